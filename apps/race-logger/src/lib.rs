@@ -1,0 +1,4 @@
+//! The ISMF race logger on Ropeway: its profile.
+
+/// The race logger's profile, in the profile language.
+pub const PROFILE: &str = include_str!("../profile.toml");

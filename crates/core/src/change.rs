@@ -1,0 +1,131 @@
+//! A change: one intended edit, with what its author saw. And what an author may do.
+
+use crate::{
+    doc::Fields,
+    id::{ChangeId, Collection, DeviceId, Epoch, Key, RecordId},
+    time::AuthorTime,
+};
+use serde::{Deserialize, Serialize};
+
+/// What a change wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Op {
+    /// The record is new to its author.
+    Create,
+    /// Only the named fields.
+    Patch,
+    /// The record shall go.
+    Delete,
+}
+
+/// Who made a change: a device, and the person at it as the device says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Author {
+    /// The device.
+    pub device: DeviceId,
+    /// The person, as evidence: a role is judged by the grant, not by this (DESIGN §6).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+}
+
+/// The version of the record on which an edit was made, with the epoch of the node that issued it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The epoch that issued the version: a version of another epoch is no base.
+    pub epoch: Epoch,
+    /// The record's version there.
+    pub version: u64,
+}
+
+/// One intended edit. Immutable but for its base, which a relaying node replaces by its own upstream's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// The idempotency key.
+    pub id: ChangeId,
+    /// The collection.
+    pub collection: Collection,
+    /// The record's id.
+    pub record: RecordId,
+    /// What it wants.
+    pub op: Op,
+    /// The wanted values. Empty for a deletion.
+    #[serde(default, skip_serializing_if = "Fields::is_empty")]
+    pub fields: Fields,
+    /// What the author saw in the fields named; a field missing here was absent. `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Fields>,
+    /// The version on which the edit was made, when its author saw exactly that version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+    /// Who made it.
+    pub author: Author,
+    /// What the author's clock said. `None`: the dialect carries no time; arrival counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<AuthorTime>,
+}
+
+impl Change {
+    /// The record it names.
+    pub fn key(&self) -> Key {
+        Key::new(&self.collection, &self.record)
+    }
+
+    /// What makes two changes of one id the same: everything but the base, which relays replace, and
+    /// the measured clock offset, which is only known later (I1).
+    pub fn content_hash(&self) -> u64 {
+        let mut text = String::with_capacity(256);
+        for part in [&*self.collection, &*self.record, &*self.author.device] {
+            text.push_str(part);
+            text.push('\n');
+        }
+        text.push_str(match self.op {
+            Op::Create => "create",
+            Op::Patch => "patch",
+            Op::Delete => "delete",
+        });
+        crate::doc::write_fields(&self.fields, &mut text);
+        if let Some(seen) = &self.seen {
+            crate::doc::write_fields(seen, &mut text);
+        }
+        if let Some(person) = &self.author.person {
+            text.push('@');
+            text.push_str(person);
+        }
+        if let Some(at) = &self.at {
+            text.push('#');
+            text.push_str(&at.wall.0.to_string());
+        }
+        crate::digest::hash64(text.as_bytes())
+    }
+}
+
+/// Where a batch of changes comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    /// This node's own desk: a local person or program.
+    Desk,
+    /// A device that pushes.
+    Push,
+}
+
+/// What the deciding node grants to whoever brought a batch: judged at arrival, never from the payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The door.
+    pub door: Door,
+    /// The device that authenticated; at the desk, this node's own.
+    pub device: DeviceId,
+    /// The role granted, named in the profile.
+    pub role: String,
+}
+
+/// Changes that came in together.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Who brought them.
+    pub grant: Grant,
+    /// The changes, in the order to decide them.
+    pub changes: Vec<Change>,
+}

@@ -1,0 +1,179 @@
+//! A record that is new here: defaults, required fields, references, then layer 2.
+
+use super::{
+    Answer, Case,
+    refs::Broken,
+    same::Twin,
+    work::{By, Step, Work, new_record},
+};
+use crate::{
+    change::{Change, Door, Op},
+    conflict::{Conflict, Kind, Side, Standing},
+    doc::{Doc, Fields},
+    id::{DeviceId, Key},
+    limits, merge,
+    profile::{self, Rules},
+    receipt::{Code, Detail, Verdict},
+    record::{Record, State},
+};
+use serde_json::Value;
+
+impl Work<'_> {
+    /// Takes in a record that was not here.
+    pub(crate) fn create(&mut self, case: &Case<'_>, over: Key) -> Step<Answer> {
+        let change = case.change;
+        let mut data = case.rules.defaults();
+        data.extend(change.fields.clone());
+        if let Some(answer) = lacking(case, &data) {
+            return Ok(answer);
+        }
+        let broken = self.follow(case, &data)?;
+        if let Some(Broken::Missing { field, parent }) = &broken {
+            return Ok(self.parent_missing(change, field, parent));
+        }
+        let added = data.len() > change.fields.len();
+        let relayed = self.as_created(change, &data);
+        let doc = Doc::of(data);
+        if let Some(answer) = too_large(change, &doc) {
+            return Ok(answer);
+        }
+        let record = new_record(doc, &change.author, case.at);
+        if let Some(Broken::Gone { field, parent }) = broken {
+            return self.orphan(case, over, record, &field, &parent);
+        }
+        self.offset = change.at.and_then(|at| at.offset).unwrap_or(0);
+        match self.twin(&over, case.rules, &record)? {
+            Some(Twin::Same(twin)) => self.join(case, over, record, twin, None),
+            Some(Twin::Asks(twin)) => self.ask_twins(case, over, record, twin),
+            None => {
+                self.insert(over.clone(), record);
+                // Values that the author did not name are shown to them, unless they stand at this desk.
+                let detail = Detail { shown: added && self.grant.door == Door::Push, ..Detail::default() };
+                let relay = Some(relayed);
+                Ok(Answer { verdict: Verdict::Created, over, version: 1, detail, reason: None, relay })
+            }
+        }
+    }
+
+    /// A parent that has not arrived: whoever pushes is asked again, whoever stands at the desk is told.
+    pub(crate) fn parent_missing(&self, change: &Change, field: &str, parent: &Key) -> Answer {
+        match self.grant.door {
+            Door::Push => {
+                let text = format!("`{field}` refers to {parent}, which is not here yet: send it first");
+                Answer::waiting(change, Some(field), text)
+            }
+            Door::Desk => {
+                let text = format!("`{field}` refers to {parent}, which is not on this node: download it or correct the reference");
+                Answer::refused(change, Code::ParentMissing, Some(field), text)
+            }
+        }
+    }
+
+    /// A child of a deleted parent is kept as a tombstone, with its values in an open conflict.
+    fn orphan(&mut self, case: &Case<'_>, over: Key, record: Record, field: &str, parent: &Key) -> Step<Answer> {
+        let change = case.change;
+        let (_, gone) = self.resolve(parent)?;
+        let by = gone.map_or_else(|| change.author.clone(), |g| g.author);
+        let conflict = Conflict {
+            collection: over.collection.clone(),
+            record: over.id.clone(),
+            other: None,
+            change: change.id.clone(),
+            kind: Kind::Orphan,
+            fields: vec![field.to_owned()],
+            rule: "park".into(),
+            base: None,
+            server: Side { values: Fields::new(), by, at: self.snap.now, deleted: true },
+            incoming: Side {
+                values: record.data.fields().clone(),
+                by: change.author.clone(),
+                at: case.at,
+                deleted: false,
+            },
+            state: Standing::Open,
+            opened_at: self.snap.now,
+            resolution: None,
+            merged: None,
+            resolved_by: None,
+            resolved_at: None,
+            notes: None,
+        };
+        let parked = record.data.fields().keys().cloned().collect();
+        let relay = Some(self.as_created(change, record.data.fields()));
+        self.insert(over.clone(), Record { state: State::Deleted, ..record });
+        let id = self.open("orphan", &conflict, &change.author)?;
+        let detail = Detail { parked, conflicts: vec![id], shown: true };
+        Ok(Answer { verdict: Verdict::Parked, over, version: 1, detail, reason: None, relay })
+    }
+
+    /// What a desk relays is what it understood, defaults included; a relaying node passes on what it got.
+    fn as_created(&self, change: &Change, data: &Fields) -> Change {
+        match self.grant.door {
+            Door::Desk => Change { op: Op::Create, fields: data.clone(), ..change.clone() },
+            Door::Push => change.clone(),
+        }
+    }
+
+    /// The author of a change as the writer of a version.
+    pub(crate) fn by<'c>(&self, case: &Case<'c>) -> By<'c> {
+        let looks_at_roles = |rule: &profile::Rule| matches!(rule, profile::Rule::Role(..));
+        let rules = case.rules;
+        let groups = rules.groups.iter().map(|g| &g.rule);
+        let fields = rules.fields.values().filter_map(|f| f.merge.as_ref());
+        let any = groups.chain(fields).chain([&rules.merge]).any(looks_at_roles);
+        By { author: &case.change.author, at: case.at, role: any.then(|| self.grant.role.clone()) }
+    }
+
+    /// Fields that no client can write keep what they hold; a push that only repeats it is harmless.
+    pub(crate) fn guard_server_only(&self, case: &Case<'_>, existing: Option<&Record>) -> Option<Answer> {
+        if self.grant.door == Door::Desk && !self.snap.follows {
+            return None;
+        }
+        let forbidden = case.change.fields.iter().find(|(name, value)| {
+            case.rules.fields.get(*name).is_some_and(|f| f.server_only)
+                && !existing.and_then(|r| r.data.get(name)).is_some_and(|there| merge::same(there, value))
+        });
+        forbidden.map(|(name, _)| {
+            let text = format!("`{name}` is written by the server only: leave it out");
+            Answer::refused(case.change, Code::Forbidden, Some(name), text)
+        })
+    }
+}
+
+/// A counter is a map of device totals; a plain number is the author device's own.
+pub(crate) fn own_totals(rules: &Rules, mut fields: Fields, device: &DeviceId) -> Fields {
+    for (name, value) in &mut fields {
+        let is_counter = rules.fields.get(name).is_some_and(|f| f.kind == profile::Kind::Counter);
+        if is_counter && value.is_number() {
+            *value = serde_json::json!({ device.as_str(): value.clone() });
+        }
+    }
+    fields
+}
+
+/// What an author saw, in canonical spelling where it has one: only ever compared, never stored.
+pub(crate) fn spelled(rules: &Rules, seen: Fields) -> Fields {
+    let spell = |(name, value): (String, Value)| {
+        let known = rules.fields.get(&name).and_then(|f| f.kind.normalise(value.clone()).ok());
+        (name, known.unwrap_or(value))
+    };
+    seen.into_iter().map(spell).collect()
+}
+
+/// A live record must have its required fields.
+pub(crate) fn lacking(case: &Case<'_>, data: &Fields) -> Option<Answer> {
+    let field = case.rules.fields.iter().find(|(name, f)| f.required && data.get(*name).is_none_or(Value::is_null));
+    field.map(|(name, _)| {
+        let text = format!("a `{}` needs `{name}`", case.change.collection);
+        Answer::refused(case.change, Code::Invalid, Some(name), text)
+    })
+}
+
+/// A record must fit its limit whatever is merged into it.
+pub(crate) fn too_large(change: &Change, doc: &Doc) -> Option<Answer> {
+    let (size, most) = (doc.text().len(), limits::RECORD_BYTES_MAX);
+    (size > most).then(|| {
+        let text = format!("the record would be {size} bytes, the limit is {most}: put large content into a blob");
+        Answer::refused(change, Code::TooLarge, None, text)
+    })
+}

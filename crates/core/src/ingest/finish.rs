@@ -1,0 +1,132 @@
+//! Step f, record: everything decided becomes one plan with fresh stamps, in the order of first touch.
+
+use super::{refs::links_of, same::print, work::{Touched, Work}};
+use crate::{
+    digest::contribution,
+    id::Key,
+    limits,
+    plan::{Decision, Link, Plan, Print, Row, Snapshot},
+    profile::Profile,
+    receipt::Shown,
+    record::{Held, Record, State},
+};
+use std::collections::BTreeSet;
+
+impl Work<'_> {
+    /// The decision: a plan, or what is still needed.
+    pub(crate) fn finish(mut self) -> Decision {
+        if !self.need.is_empty() {
+            return Decision::Need(self.need);
+        }
+        let holds = self.snap.follows && !self.absorbs;
+        let mut plan = Plan { head: self.snap.head, ..Plan::default() };
+        let mut written = Written { snap: self.snap, profile: self.profile, plan: &mut plan, holds };
+        for key in &self.order {
+            if let Some(touched) = self.touched.remove(key) {
+                written.row(key, touched);
+            }
+        }
+        plan.history = self.history;
+        plan.links.extend(self.links);
+        plan.links_gone.extend(self.links_gone);
+        plan.outbox = self.outbox.into_values().collect();
+        plan.receipts = self.receipts.into_values().collect();
+        let head = plan.head;
+        for receipt in &mut plan.receipts {
+            receipt.stamp = head;
+        }
+        for pending in self.pending {
+            let mut receipt = pending.receipt;
+            if pending.fresh {
+                receipt.stamp = head;
+            }
+            receipt.record = pending.show.and_then(|key| shown(self.snap, &plan.rows, key));
+            plan.answers.push(receipt);
+        }
+        Decision::Plan(Box::new(plan))
+    }
+}
+
+/// Builds the rows of a plan and everything that follows from them.
+pub(crate) struct Written<'a> {
+    pub(crate) snap: &'a Snapshot,
+    pub(crate) profile: &'a Profile,
+    pub(crate) plan: &'a mut Plan,
+    /// Whether what the upstream last said is kept beneath what changes here.
+    pub(crate) holds: bool,
+}
+
+impl Written<'_> {
+    /// Adds a record's row, with the differences that it makes to digest, prints and links.
+    pub(crate) fn row(&mut self, key: &Key, touched: Touched) {
+        let Touched { before, mut now, visible, offset } = touched;
+        if visible {
+            self.plan.head = self.plan.head.next(self.snap.now);
+            now.stamp = self.plan.head;
+        }
+        if self.holds && visible {
+            hold(before.as_ref(), &mut now);
+        }
+        let was = before.as_ref().map_or(0, |r| contribution(&key.collection, &key.id, r));
+        let is = contribution(&key.collection, &key.id, &now);
+        self.plan.digest = self.plan.digest.moved(was, is);
+        self.prints(key, before.as_ref(), &now, offset);
+        self.links(key, before.as_ref(), &now);
+        self.plan.rows.push(Row { key: key.clone(), is_new: before.is_none(), record: now, contribution: (was, is) });
+    }
+
+    fn prints(&mut self, key: &Key, before: Option<&Record>, now: &Record, offset: i64) {
+        let Some(rules) = self.profile.rules(&key.collection).filter(|r| r.same.is_some()) else { return };
+        let was = before.and_then(|r| print(rules, r, 0));
+        let is = print(rules, now, 0);
+        if was == is {
+            return;
+        }
+        if was.is_some() {
+            self.plan.prints_gone.push(key.clone());
+        }
+        if let Some((text, at)) = print(rules, now, offset) {
+            self.plan.prints.push(Print { key: key.clone(), print: text, at });
+        }
+    }
+
+    fn links(&mut self, key: &Key, before: Option<&Record>, now: &Record) {
+        let was: BTreeSet<Link> = before.map(|r| links_of(key, r, self.profile)).into_iter().flatten().collect();
+        let is: BTreeSet<Link> = links_of(key, now, self.profile).into_iter().collect();
+        self.plan.links_gone.extend(was.difference(&is).cloned());
+        self.plan.links.extend(is.difference(&was).cloned());
+    }
+}
+
+/// Keeps what the upstream last said beneath a record that a change made here is laid over.
+fn hold(before: Option<&Record>, now: &mut Record) {
+    let Some(upstream) = &mut now.upstream else { return };
+    if upstream.held.is_none()
+        && let Some(before) = before
+    {
+        upstream.held = Some(Held { state: before.state.clone(), data: before.data.clone() });
+    }
+}
+
+/// A record as it stands after the plan; where it is joined, the survivor.
+fn shown(snap: &Snapshot, rows: &[Row], mut key: Key) -> Option<Shown> {
+    let find = |key: &Key| {
+        let row = rows.iter().rev().find(|r| r.key == *key).map(|r| &r.record);
+        row.or_else(|| snap.records.get(key)).cloned()
+    };
+    let mut record = find(&key)?;
+    for _ in 0..limits::JOIN_CHAIN_MAX {
+        let State::Joined(survivor) = &record.state else { break };
+        let next = Key::new(&key.collection, survivor);
+        let Some(found) = find(&next) else { break };
+        (key, record) = (next, found);
+    }
+    Some(Shown {
+        id: key.id,
+        version: record.version,
+        state: record.state,
+        data: record.data,
+        author: record.author,
+        modified_at: record.modified_at,
+    })
+}

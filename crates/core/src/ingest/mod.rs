@@ -1,0 +1,205 @@
+//! Room 3, ingest: the pure decision over a batch of changes, in the six steps of DESIGN §4.
+//!
+//! `decide` folds the changes over a working copy of the snapshot, so that a batch sees its own earlier
+//! changes. Where it needs what was not loaded it says so and is asked again under the same lock.
+
+mod answer;
+mod create;
+mod delete;
+pub(crate) mod edit;
+mod finish;
+mod refs;
+pub(crate) mod relay;
+mod same;
+pub(crate) mod work;
+
+use crate::{
+    change::{Batch, Change, Door, Op},
+    id::{CONFLICT, Key},
+    limits,
+    plan::{Decision, Keys, Snapshot},
+    profile::{self, Profile, Rules, Writes},
+    receipt::{Code, Detail, Reason, Remembered, Verdict},
+    record::State,
+    time::Time,
+};
+pub(crate) use refs::parent_key;
+use work::{Step, Work};
+
+/// What a batch names outright: the first things to load.
+pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
+    let mut keys = Keys::default();
+    for change in &batch.changes {
+        keys.receipts.insert(change.id.clone());
+        keys.records.insert(change.key());
+        if follows {
+            keys.outbox.insert(change.key());
+        }
+        let Some(rules) = profile.rules(&change.collection) else { continue };
+        for (field, reference) in &rules.references {
+            if let Some(parent) = change.fields.get(field).and_then(|v| refs::parent_key(reference, v)) {
+                keys.records.insert(parent);
+            }
+        }
+    }
+    keys
+}
+
+/// Decides a batch. Total and deterministic: the same snapshot, batch and profile give the same answer.
+pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision {
+    let mut work = Work::new(snapshot, profile, &batch.grant);
+    for change in &batch.changes {
+        // A change that needs more leaves the others to say what they need too: one round for all.
+        let _ = work.take(change);
+    }
+    work.finish()
+}
+
+/// One change being decided.
+pub(crate) struct Case<'a> {
+    /// The change with its values in canonical spelling.
+    pub(crate) change: &'a Change,
+    /// Its author's time, corrected; at a node without an upstream never later than its arrival.
+    pub(crate) at: Time,
+    /// The rules of its collection.
+    pub(crate) rules: &'a Rules,
+}
+
+/// The outcome of one change, before stamps are given.
+pub(crate) struct Answer {
+    pub(crate) verdict: Verdict,
+    /// The record over which it was decided: the one named or, where that is joined, the survivor.
+    pub(crate) over: Key,
+    pub(crate) version: u64,
+    pub(crate) detail: Detail,
+    pub(crate) reason: Option<Reason>,
+    /// What to relay: the change as this door understood it. `None`: nothing.
+    pub(crate) relay: Option<Change>,
+}
+
+impl Answer {
+    pub(crate) fn refused(change: &Change, code: Code, field: Option<&str>, text: String) -> Self {
+        Self::unsettled(Verdict::Rejected, change, code, field, text)
+    }
+
+    pub(crate) fn waiting(change: &Change, field: Option<&str>, text: String) -> Self {
+        Self::unsettled(Verdict::Waiting, change, Code::ParentMissing, field, text)
+    }
+
+    fn unsettled(verdict: Verdict, change: &Change, code: Code, field: Option<&str>, text: String) -> Self {
+        let reason = Some(Reason { code, field: field.map(str::to_owned), text });
+        Self { verdict, over: change.key(), version: 0, detail: Detail::default(), reason, relay: None }
+    }
+}
+
+impl Work<'_> {
+    /// Steps a to f for one change.
+    fn take(&mut self, change: &Change) -> Step<()> {
+        let content = change.content_hash();
+        if let Some(remembered) = self.remembered(&change.id)? {
+            self.replay(change, content, remembered);
+            return Ok(());
+        }
+        self.begin();
+        let answer = self.admit(change)?;
+        if answer.verdict.is_settled() {
+            self.remember(change, content, &answer);
+            if let Some(relayed) = &answer.relay
+                && self.snap.follows
+                && answer.verdict != Verdict::Unchanged
+            {
+                self.relay(relayed, &answer)?;
+            }
+        }
+        self.answer(change, answer);
+        Ok(())
+    }
+
+    /// Step a: a change id seen before, with the same content, gets its old receipt.
+    fn replay(&mut self, change: &Change, content: u64, remembered: Remembered) {
+        if remembered.content == content && remembered.device == change.author.device {
+            self.answer_again(remembered);
+            return;
+        }
+        let text = format!("the change id `{}` was used before with another content; give the change a new id", change.id);
+        self.answer(change, Answer::refused(change, Code::ChangeReused, None, text));
+    }
+
+    /// Step b: may this role write this, and is it well formed?
+    fn admit(&mut self, change: &Change) -> Step<Answer> {
+        if change.author.person.as_ref().is_some_and(|p| p.len() > limits::PERSON_MAX) {
+            let text = format!("the author's name is longer than {} bytes", limits::PERSON_MAX);
+            return Ok(Answer::refused(change, Code::TooLarge, None, text));
+        }
+        if &*change.collection == CONFLICT {
+            return self.answer_conflict(change);
+        }
+        let Some(rules) = self.profile.rules(&change.collection) else {
+            let text = format!("the profile `{}` has no collection `{}`", self.profile.name, change.collection);
+            return Ok(Answer::refused(change, Code::UnknownCollection, None, text));
+        };
+        if !self.may_write(&change.collection) {
+            let text = format!("the role `{}` may not write `{}`", self.grant.role, change.collection);
+            return Ok(Answer::refused(change, Code::Forbidden, None, text));
+        }
+        let mut clean = change.clone();
+        let named = create::own_totals(rules, std::mem::take(&mut clean.fields), &change.author.device);
+        clean.fields = match profile::admit(rules, named) {
+            Ok(fields) => fields,
+            Err((field, why)) => return Ok(Answer::refused(change, Code::Invalid, Some(&field), why)),
+        };
+        clean.seen = clean.seen.map(|seen| create::spelled(rules, seen));
+        let at = self.author_time(change);
+        self.route(Case { change: &clean, at, rules })
+    }
+
+    /// Sends the change to the room that fits what is there.
+    fn route(&mut self, case: Case<'_>) -> Step<Answer> {
+        let change = case.change;
+        let (over, existing) = self.resolve(&change.key())?;
+        if let Some(answer) = self.guard_server_only(&case, existing.as_ref()) {
+            return Ok(answer);
+        }
+        let Some(record) = existing else {
+            return match change.op {
+                Op::Delete => Ok(self.nothing(change, over, 0)),
+                Op::Patch if self.grant.door == Door::Push => {
+                    let text = format!("`{over}` is not here yet; the change is decided when it has arrived");
+                    Ok(Answer::waiting(change, None, text))
+                }
+                Op::Create | Op::Patch => self.create(&case, over),
+            };
+        };
+        match (change.op, &record.state) {
+            (Op::Delete, State::Deleted) => Ok(self.nothing(change, over, record.version)),
+            (Op::Delete, _) => self.delete(&case, over, record),
+            (_, State::Deleted) => self.revive(&case, over, record),
+            (_, _) => self.edit(&case, over, record),
+        }
+    }
+
+    fn nothing(&self, change: &Change, over: Key, version: u64) -> Answer {
+        Answer {
+            verdict: Verdict::Unchanged,
+            over,
+            version,
+            detail: Detail::default(),
+            reason: None,
+            relay: Some(change.clone()),
+        }
+    }
+
+    fn may_write(&self, collection: &str) -> bool {
+        match self.profile.roles.get(&self.grant.role).map(|role| &role.write) {
+            Some(Writes::All) => true,
+            Some(Writes::Only(names)) => names.iter().any(|n| n == collection),
+            None => false,
+        }
+    }
+
+    /// Corrects the author's clock by its measured offset; only the top clamps what is still ahead.
+    pub(crate) fn author_time(&self, change: &Change) -> Time {
+        let at = change.at.map_or(self.snap.now, |at| at.corrected());
+        if self.snap.follows { at } else { at.min(self.snap.now) }
+    }
+}

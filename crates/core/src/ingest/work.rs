@@ -1,0 +1,322 @@
+//! The working copy of a decision: the snapshot with what this batch has already changed laid over it.
+
+use super::Answer;
+use crate::{
+    change::{Author, Change, Grant},
+    conflict::Conflict,
+    doc::Doc,
+    id::{CONFLICT, ChangeId, Collection, Key, RecordId},
+    limits,
+    outbox::Entry,
+    plan::{Keys, Link, Probe, Snapshot, Superseded},
+    profile::Profile,
+    receipt::{Receipt, Remembered},
+    record::{Mark, Marks, Record, State},
+    time::{Stamp, Time},
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Something has to be loaded first; what it is stands in [`Work::need`].
+pub(crate) struct Missing;
+
+/// A step of a decision that may find that it needs more.
+pub(crate) type Step<T> = Result<T, Missing>;
+
+/// A record that this batch touches.
+pub(crate) struct Touched {
+    pub(crate) before: Option<Record>,
+    pub(crate) now: Record,
+    /// Whether readers must be told: otherwise only what the node notes for itself changed.
+    pub(crate) visible: bool,
+    /// The clock offset of the author who filled the fingerprint's time.
+    pub(crate) offset: i64,
+}
+
+/// Who writes a version, and when.
+pub(crate) struct By<'a> {
+    pub(crate) author: &'a Author,
+    pub(crate) at: Time,
+    /// The role to note in the marks, where a rule looks at roles.
+    pub(crate) role: Option<String>,
+}
+
+/// An answer with the record to show beside it, filled in when all is decided.
+pub(crate) struct Pending {
+    pub(crate) receipt: Receipt,
+    pub(crate) show: Option<Key>,
+    /// Whether it was decided now, so that its stamp is this plan's.
+    pub(crate) fresh: bool,
+}
+
+pub(crate) struct Work<'a> {
+    pub(crate) snap: &'a Snapshot,
+    pub(crate) profile: &'a Profile,
+    pub(crate) grant: &'a Grant,
+    pub(crate) touched: BTreeMap<Key, Touched>,
+    /// Keys in the order in which they were first touched: their stamps follow it, parents first.
+    pub(crate) order: Vec<Key>,
+    pub(crate) history: Vec<Superseded>,
+    pub(crate) links: BTreeSet<Link>,
+    pub(crate) links_gone: BTreeSet<Link>,
+    pub(crate) receipts: BTreeMap<ChangeId, Remembered>,
+    pub(crate) pending: Vec<Pending>,
+    pub(crate) outbox: BTreeMap<i64, Entry>,
+    pub(crate) next_entry: i64,
+    pub(crate) need: Keys,
+    /// What the change being decided has touched.
+    pub(crate) side: BTreeSet<Key>,
+    /// The clock offset of its author.
+    pub(crate) offset: i64,
+    /// Whether this is the upstream's answer being taken in, not a change made here.
+    pub(crate) absorbs: bool,
+}
+
+impl<'a> Work<'a> {
+    pub(crate) fn new(snap: &'a Snapshot, profile: &'a Profile, grant: &'a Grant) -> Self {
+        Self {
+            snap,
+            profile,
+            grant,
+            touched: BTreeMap::new(),
+            order: Vec::new(),
+            history: Vec::new(),
+            links: BTreeSet::new(),
+            links_gone: BTreeSet::new(),
+            receipts: BTreeMap::new(),
+            pending: Vec::new(),
+            outbox: BTreeMap::new(),
+            next_entry: snap.next_entry,
+            need: Keys::default(),
+            side: BTreeSet::new(),
+            offset: 0,
+            absorbs: false,
+        }
+    }
+
+    /// Begins the next change.
+    pub(crate) fn begin(&mut self) {
+        self.side.clear();
+        self.offset = 0;
+    }
+
+    /// A record as it stands now, whatever its state.
+    pub(crate) fn lookup(&mut self, key: &Key) -> Step<Option<Record>> {
+        if let Some(touched) = self.touched.get(key) {
+            return Ok(Some(touched.now.clone()));
+        }
+        if let Some(record) = self.snap.records.get(key) {
+            return Ok(Some(record.clone()));
+        }
+        if self.snap.keys.records.contains(key) {
+            return Ok(None);
+        }
+        self.need.records.insert(key.clone());
+        Err(Missing)
+    }
+
+    /// A record through `joined_into`: the survivor where it was joined.
+    pub(crate) fn resolve(&mut self, key: &Key) -> Step<(Key, Option<Record>)> {
+        let mut key = key.clone();
+        for _ in 0..limits::JOIN_CHAIN_MAX {
+            match self.lookup(&key)? {
+                Some(Record { state: State::Joined(survivor), .. }) => key = Key::new(&key.collection, &survivor),
+                other => return Ok((key, other)),
+            }
+        }
+        Ok((key, None))
+    }
+
+    /// The receipt of a change, when it has one.
+    pub(crate) fn remembered(&mut self, id: &ChangeId) -> Step<Option<Remembered>> {
+        let found = self.receipts.get(id).or_else(|| self.snap.receipts.get(id));
+        if found.is_none() && !self.snap.keys.receipts.contains(id) {
+            self.need.receipts.insert(id.clone());
+            return Err(Missing);
+        }
+        Ok(found.cloned())
+    }
+
+    /// What links to a record, this batch's own links included.
+    pub(crate) fn links_to(&mut self, key: &Key) -> Step<Vec<Link>> {
+        if !self.snap.keys.links.contains(key) {
+            self.need.links.insert(key.clone());
+            return Err(Missing);
+        }
+        let stored = self.snap.links.get(key).into_iter().flatten();
+        let mut links: BTreeSet<Link> = stored.filter(|l| !self.links_gone.contains(*l)).cloned().collect();
+        links.extend(self.links.iter().filter(|l| l.parent == *key).cloned());
+        for (child, touched) in &self.touched {
+            links.retain(|l| l.child != *child || l.field.starts_with('@'));
+            links.extend(super::refs::links_of(child, &touched.now, self.profile).into_iter().filter(|l| l.parent == *key));
+        }
+        Ok(links.into_iter().collect())
+    }
+
+    /// Live records of a collection that carry this print near this time, with their times.
+    pub(crate) fn candidates(&mut self, probe: &Probe) -> Step<Vec<(Key, i64)>> {
+        if !self.snap.keys.twins.contains(probe) {
+            self.need.twins.insert(probe.clone());
+            return Err(Missing);
+        }
+        let stored = self.snap.twins.get(probe).into_iter().flatten();
+        let mut found: BTreeMap<Key, i64> = stored.map(|p| (p.key.clone(), p.at)).collect();
+        let rules = self.profile.rules(&probe.collection);
+        for (key, touched) in self.touched.iter().filter(|(k, _)| k.collection == probe.collection) {
+            found.remove(key);
+            let print = rules.and_then(|r| super::same::print(r, &touched.now, touched.offset));
+            if let Some((text, at)) = print
+                && text == probe.print
+                && (probe.from..=probe.to).contains(&at)
+            {
+                found.insert(key.clone(), at);
+            }
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Conflicts about a record, this batch's own included.
+    pub(crate) fn conflicts_of(&mut self, key: &Key) -> Step<Vec<(Key, Conflict)>> {
+        let links = self.links_to(key)?;
+        let keys: BTreeSet<Key> = links.into_iter().map(|l| l.child).filter(|k| &*k.collection == CONFLICT).collect();
+        let mut found = Vec::new();
+        let mut missing = false;
+        for key in keys {
+            match self.lookup(&key) {
+                Ok(Some(record)) if record.is_live() => {
+                    found.extend(Conflict::read(&record.data).map(|conflict| (key, conflict)));
+                }
+                Ok(_) => {}
+                Err(Missing) => missing = true,
+            }
+        }
+        if missing { Err(Missing) } else { Ok(found) }
+    }
+
+    /// Puts a record that was not there.
+    pub(crate) fn insert(&mut self, key: Key, record: Record) {
+        self.touch(key, record, true);
+    }
+
+    /// Writes the next version of a record and marks the fields that changed; the version it supersedes
+    /// goes to history.
+    pub(crate) fn supersede(&mut self, key: &Key, mut record: Record, by: &By<'_>, changed: &[String]) {
+        let before = self.touched.get(key).map(|t| &t.now).or_else(|| self.snap.records.get(key)).cloned();
+        if let Some(before) = before {
+            if record.marks.is_empty() {
+                record.marks.insert(String::new(), before.mark(""));
+            }
+            record.version = before.version + 1;
+            self.history.push(Superseded { key: key.clone(), record: before });
+        }
+        let mark = Mark { version: record.version, at: by.at, device: by.author.device.clone(), role: by.role.clone() };
+        for field in changed {
+            record.marks.insert(field.clone(), mark.clone());
+        }
+        record.author = by.author.clone();
+        record.modified_at = by.at;
+        self.touch(key.clone(), record, true);
+    }
+
+    /// Notes something that no reader needs to know: whether a conflict is open about a record.
+    pub(crate) fn note_contested(&mut self, key: &Key, contested: bool) -> Step<()> {
+        if let Some(mut record) = self.lookup(key)?
+            && record.contested != contested
+        {
+            record.contested = contested;
+            self.touch(key.clone(), record, false);
+        }
+        Ok(())
+    }
+
+    /// Lays a new state of a record over the snapshot.
+    pub(crate) fn touch(&mut self, key: Key, now: Record, visible: bool) {
+        self.side.insert(key.clone());
+        let offset = self.offset;
+        if let Some(touched) = self.touched.get_mut(&key) {
+            touched.now = now;
+            touched.visible |= visible;
+            return;
+        }
+        let before = self.snap.records.get(&key).cloned();
+        self.order.push(key.clone());
+        self.touched.insert(key, Touched { before, now, visible, offset });
+    }
+
+    /// Writes a conflict about a record and notes it there when it is open.
+    pub(crate) fn open(&mut self, group: &str, conflict: &Conflict, author: &Author) -> Step<RecordId> {
+        let id = RecordId::trusted(format!("{}:{group}", conflict.change));
+        let key = Key::new(&Collection::trusted(CONFLICT), &id);
+        let record = new_record(conflict.write(), author, conflict.opened_at);
+        self.insert(key, record);
+        if conflict.is_open() {
+            self.note_contested(&conflict.about(), true)?;
+            if let Some(other) = &conflict.other {
+                self.note_contested(&Key::new(&conflict.collection, other), true)?;
+            }
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn remember(&mut self, change: &Change, content: u64, answer: &Answer) {
+        let remembered = Remembered {
+            change: change.id.clone(),
+            content,
+            device: change.author.device.clone(),
+            verdict: answer.verdict,
+            key: change.key(),
+            version: answer.version,
+            stamp: Stamp::default(),
+            detail: answer.detail.clone(),
+        };
+        self.receipts.insert(change.id.clone(), remembered);
+    }
+
+    pub(crate) fn answer(&mut self, change: &Change, answer: Answer) {
+        let shows = answer.detail.shown || answer.reason.is_some();
+        let receipt = Receipt {
+            change: change.id.clone(),
+            verdict: answer.verdict,
+            key: change.key(),
+            version: answer.version,
+            stamp: self.snap.head,
+            record: None,
+            detail: answer.detail,
+            reason: answer.reason,
+        };
+        self.pending.push(Pending { receipt, show: shows.then_some(answer.over), fresh: true });
+    }
+
+    pub(crate) fn answer_again(&mut self, remembered: Remembered) {
+        let show = remembered.detail.shown.then(|| remembered.key.clone());
+        // A change given twice in one batch was decided a moment ago and shares this plan's stamp.
+        let fresh = self.receipts.contains_key(&remembered.change);
+        let receipt = Receipt {
+            change: remembered.change,
+            verdict: remembered.verdict,
+            key: remembered.key,
+            version: remembered.version,
+            stamp: remembered.stamp,
+            record: None,
+            detail: remembered.detail,
+            reason: None,
+        };
+        self.pending.push(Pending { receipt, show, fresh });
+    }
+}
+
+/// A record's first version.
+pub(crate) fn new_record(data: Doc, author: &Author, at: Time) -> Record {
+    Record {
+        local_id: 0,
+        version: 1,
+        stamp: Stamp::default(),
+        state: State::Live,
+        data,
+        marks: Marks::new(),
+        owner: author.device.clone(),
+        author: author.clone(),
+        modified_at: at,
+        contested: false,
+        upstream: None,
+    }
+}

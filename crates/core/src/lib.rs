@@ -1,0 +1,22 @@
+//! # ropeway-core: values and decisions
+//!
+//! The heart of Ropeway is pure: total, deterministic functions over plain values. No IO, no `async`, no
+//! clock, no randomness. The store loads a [`plan::Snapshot`], calls a decision inside its transaction
+//! and writes the [`plan::Plan`] that comes back: state → plan → apply.
+
+pub mod absorb;
+pub mod change;
+pub mod conflict;
+pub mod digest;
+pub mod doc;
+pub mod id;
+pub mod ingest;
+pub mod limits;
+pub mod merge;
+pub mod outbox;
+pub mod settle;
+pub mod plan;
+pub mod profile;
+pub mod receipt;
+pub mod record;
+pub mod time;

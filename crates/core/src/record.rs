@@ -1,0 +1,106 @@
+//! A record as a node holds it.
+
+use crate::{
+    change::Author,
+    doc::Doc,
+    id::{DeviceId, Epoch, RecordId},
+    time::{Stamp, Time},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Whether a record is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It is there.
+    #[default]
+    Live,
+    /// A tombstone. Its data is the last there was, so that a deletion can be undone.
+    Deleted,
+    /// It was found to be the same as this record; its own data is kept for ever.
+    Joined(RecordId),
+}
+
+/// When and by whom one field was last changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The record's version that the change made.
+    #[serde(rename = "v")]
+    pub version: u64,
+    /// The author's time, corrected and, at the top, clamped to arrival.
+    #[serde(rename = "t")]
+    pub at: Time,
+    /// Who.
+    #[serde(rename = "d")]
+    pub device: DeviceId,
+    /// The role under which it was accepted, where the field's rule looks at roles.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+}
+
+/// Marks of the fields changed since creation. The empty name holds the creation itself, from the first
+/// later change on; a record never changed has no marks at all.
+pub type Marks = BTreeMap<String, Mark>;
+
+/// What the upstream last said about a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The epoch of the upstream in which it said so.
+    pub epoch: Epoch,
+    /// The record's version there; 0 while it has not said anything.
+    pub version: u64,
+    /// Its state and data there, kept while changes made here are unsettled.
+    pub held: Option<Held>,
+}
+
+/// A record's state and data at the upstream, beneath what is laid over it here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// State there.
+    pub state: State,
+    /// Data there.
+    pub data: Doc,
+}
+
+/// One record as this node holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The integer that some dialects show (`cloud_id`). Local to the node; 0 until the store gives one.
+    pub local_id: i64,
+    /// +1 at each accepted change. Local to the node.
+    pub version: u64,
+    /// Commit position of that version.
+    pub stamp: Stamp,
+    /// Alive, deleted or joined.
+    pub state: State,
+    /// The data.
+    pub data: Doc,
+    /// Field marks.
+    pub marks: Marks,
+    /// The device that created it: the side that the rule `origin` protects.
+    pub owner: DeviceId,
+    /// Who made the last accepted change.
+    pub author: Author,
+    /// When, by the author's corrected clock.
+    pub modified_at: Time,
+    /// Whether an open conflict names it.
+    pub contested: bool,
+    /// What the upstream said, on a node that follows one.
+    pub upstream: Option<Upstream>,
+}
+
+impl Record {
+    /// Whether it is live.
+    pub fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// When and by whom `field` got its value: its own mark, or the creation.
+    pub fn mark(&self, field: &str) -> Mark {
+        match self.marks.get(field).or_else(|| self.marks.get("")) {
+            Some(mark) => mark.clone(),
+            None => Mark { version: 1, at: self.modified_at, device: self.author.device.clone(), role: None },
+        }
+    }
+}

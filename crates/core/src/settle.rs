@@ -1,0 +1,192 @@
+//! Rooms 1 and 4 as values: what may be sent next, how a batch is sealed, and what its receipts settle.
+
+use crate::{
+    change::{Base, Op},
+    id::{Epoch, Key},
+    ingest,
+    outbox::{Entry, EntryState},
+    plan::{Decision, Plan, Sealed, Snapshot},
+    profile::{Profile, Retry},
+    receipt::{Receipt, Verdict},
+    time::Time,
+};
+use std::collections::BTreeSet;
+
+/// How much one batch may carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchLimit {
+    /// Most changes.
+    pub changes: usize,
+    /// Most bytes of their JSON, at least one change always fits.
+    pub bytes: usize,
+}
+
+/// What may go now, in order: all unsettled entries in, the entries to seal out.
+///
+/// A change that cannot go (not due, waiting, refused, in flight) holds back only the later changes of
+/// its own record and those that refer to it. A record's second change waits for the first one's receipt.
+pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profile) -> Vec<i64> {
+    let mut held_back: BTreeSet<Key> = BTreeSet::new();
+    let mut taken: BTreeSet<Key> = BTreeSet::new();
+    let (mut out, mut bytes, mut full) = (Vec::new(), 0, false);
+    for entry in entries.iter().filter(|e| e.state.is_unsettled() && e.state != EntryState::Receipted) {
+        let names = [entry.change.key(), entry.over.clone()];
+        let is_held = names.iter().any(|k| held_back.contains(k))
+            || parents(entry, profile).iter().any(|k| held_back.contains(k));
+        let follows_own = names.iter().any(|k| taken.contains(k));
+        let ready = entry.state.is_unsent() && entry.due <= now;
+        if !ready || is_held || follows_own || full {
+            held_back.extend(names);
+            continue;
+        }
+        let size = serde_json::to_vec(&entry.change).map_or(0, |v| v.len());
+        if !out.is_empty() && (out.len() >= limit.changes || bytes + size > limit.bytes) {
+            full = true;
+            held_back.extend(names);
+            continue;
+        }
+        bytes += size;
+        taken.extend(names);
+        out.push(entry.seq);
+    }
+    out
+}
+
+/// When the next entry that waits for its time is due.
+pub fn next_due(entries: &[Entry], now: Time) -> Option<Time> {
+    entries.iter().filter(|e| e.state.is_unsent() && e.due > now && e.due < NEVER).map(|e| e.due).min()
+}
+
+/// The time of an entry that is tried again only when a person says so.
+pub const NEVER: Time = Time(i64::MAX);
+
+/// Seals a batch: the entries and the bytes go to disk together, before the first send. `body` makes the
+/// bytes. Entries that moved meanwhile (a person typed on) are left out; an empty plan when none is left.
+pub fn seal(
+    snapshot: &Snapshot,
+    id: &str,
+    wanted: &[(i64, crate::id::ChangeId)],
+    body: impl Fn(&[&Entry]) -> Vec<u8>,
+) -> Decision {
+    let mut entries: Vec<&Entry> = snapshot.outbox.values().flatten().collect();
+    entries.retain(|e| {
+        e.state.is_unsent() && wanted.iter().any(|(seq, change)| e.seq == *seq && e.change.id == *change)
+    });
+    entries.sort_by_key(|e| e.seq);
+    let mut plan = Plan { head: snapshot.head, ..Plan::default() };
+    if !entries.is_empty() {
+        plan.sealed.push(Sealed { id: id.to_owned(), body: body(&entries), changes: entries.len() });
+        let sealed = |e: &Entry| Entry {
+            state: EntryState::Sealed,
+            batch: Some(id.to_owned()),
+            tried_at: Some(snapshot.now),
+            ..e.clone()
+        };
+        plan.outbox = entries.into_iter().map(sealed).collect();
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+/// Takes the receipts of a batch: each settles its own change, whatever happened to its neighbours. An
+/// entry of the batch without a receipt was not decided and counts as unsent again.
+pub fn receive(
+    snapshot: &Snapshot,
+    batch: &str,
+    receipts: &[Receipt],
+    epoch: &Epoch,
+    retry: &Retry,
+) -> Decision {
+    let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
+    for entries in snapshot.outbox.values() {
+        let mut granted: Option<Base> = None;
+        for entry in entries {
+            let mut next = entry.clone();
+            if entry.batch.as_deref() == Some(batch) && entry.state == EntryState::Sealed {
+                next.batch = None;
+                match receipts.iter().find(|r| r.change == entry.change.id) {
+                    None => next.state = EntryState::Pending,
+                    Some(receipt) => settle_one(&mut next, receipt, epoch, retry, snapshot.now),
+                }
+                granted = next.granted.clone();
+            } else if entry.state.is_unsent()
+                && let Some(base) = granted.take()
+                && entry.own
+                && entry.change.base.is_none()
+            {
+                // Made on top of what was just acknowledged exactly: that is what its author saw.
+                next.change.base = Some(base);
+            }
+            if next != *entry {
+                plan.outbox.push(next);
+            }
+        }
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+/// A batch that was refused as a whole was not decided: its entries may be sealed anew.
+pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -> Decision {
+    let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
+    for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
+        let mut next = Entry { state: EntryState::Pending, batch: None, ..entry.clone() };
+        if let Some((retry, why)) = tried {
+            postpone(&mut next, retry, snapshot.now);
+            next.reason = Some(crate::receipt::Reason {
+                code: crate::receipt::Code::Invalid,
+                field: None,
+                text: why.to_owned(),
+            });
+        }
+        plan.outbox.push(next);
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+/// Arms entries again at a person's word.
+pub fn rearm(snapshot: &Snapshot, seqs: &[i64]) -> Decision {
+    let mut plan = Plan { head: snapshot.head, ..Plan::default() };
+    let chosen = snapshot.outbox.values().flatten().filter(|e| e.state.is_unsent() && seqs.contains(&e.seq));
+    for entry in chosen {
+        let state = EntryState::Pending;
+        plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), ..entry.clone() });
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+fn settle_one(entry: &mut Entry, receipt: &Receipt, epoch: &Epoch, retry: &Retry, now: Time) {
+    entry.verdict = Some(receipt.verdict);
+    entry.reason = receipt.reason.clone();
+    entry.tried_at = Some(now);
+    entry.conflicts = receipt.detail.conflicts.clone();
+    match receipt.verdict {
+        Verdict::Waiting => {
+            entry.state = EntryState::Waiting;
+            postpone(entry, retry, now);
+        }
+        Verdict::Rejected => {
+            entry.state = EntryState::Rejected;
+            postpone(entry, retry, now);
+        }
+        _ => {
+            entry.state = EntryState::Receipted;
+            entry.receipt_stamp = Some(receipt.stamp);
+            entry.held = receipt.detail.parked.clone();
+            entry.granted = receipt.is_exact().then(|| Base { epoch: epoch.clone(), version: receipt.version });
+        }
+    }
+}
+
+/// The schedule of the profile; after its last delay only a person arms the entry again (ISMF-122).
+fn postpone(entry: &mut Entry, retry: &Retry, now: Time) {
+    entry.attempts += 1;
+    let delay = retry.delays.get(entry.attempts as usize - 1);
+    entry.due = delay.map_or(NEVER, |d| now.plus(i64::try_from(d.as_micros()).unwrap_or(i64::MAX)));
+}
+
+/// Records that an entry refers to.
+fn parents(entry: &Entry, profile: &Profile) -> Vec<Key> {
+    let change = &entry.change;
+    let Some(rules) = profile.rules(&change.collection).filter(|_| change.op != Op::Delete) else { return Vec::new() };
+    let parent = |(field, value)| rules.references.get(field).and_then(|r| ingest::parent_key(r, value));
+    change.fields.iter().filter_map(parent).collect()
+}

@@ -1,0 +1,65 @@
+//! Ropeway's chores: `cargo xtask ci | test | tidy | ledger`.
+
+#![allow(clippy::print_stdout, reason = "a chore's output is its result")]
+
+mod arrows;
+mod ci;
+mod docs;
+mod files;
+mod forbidden;
+mod functions;
+mod ledger;
+mod metadata;
+mod problem;
+mod proofs;
+mod run;
+mod source;
+mod stack;
+mod test;
+mod tidy;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a contributor may ask for.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Ropeway's own chores")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Everything that must hold before a change is taken in: format, lints, docs, tidy, tests
+    Ci,
+    /// Every test of the workspace: unit, integration, process and documentation tests
+    Test(test::Options),
+    /// The rules of the house that the compiler does not know
+    Tidy,
+    /// How many requirements of each app are proved by a test
+    Ledger {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Ci => ci::run(),
+        Chore::Test(options) => test::run(&options),
+        Chore::Tidy => tidy::run(),
+        Chore::Ledger { json } => ledger::run(json),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
