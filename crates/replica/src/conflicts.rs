@@ -1,0 +1,128 @@
+//! Conflicts as people meet them: listed, shown, resolved, reopened.
+
+use crate::{Desk, Node, ReplicaError};
+use ropeway_core::{
+    change::{Author, Base, Change, Door, Grant, Op},
+    conflict::{Conflict, Resolution},
+    doc::{Doc, Fields},
+    id::{CONFLICT, ChangeId, Collection, Key, RecordId, SpaceId},
+    receipt::{Code, Receipt, Verdict},
+};
+
+/// A conflict with the record that it is about.
+#[derive(Debug, Clone)]
+pub struct ConflictView {
+    /// Its id.
+    pub id: RecordId,
+    /// Its version, to name when it is resolved.
+    pub version: u64,
+    /// What it says.
+    pub conflict: Conflict,
+    /// The record's data as it stands now; `None` where there is no such record.
+    pub now: Option<Doc>,
+}
+
+/// A person's answer to a conflict.
+#[derive(Debug, Clone)]
+pub struct Resolve {
+    /// Which conflict.
+    pub conflict: RecordId,
+    /// The conflict's version that the person had on the screen. `None`: the one stored now.
+    pub version: Option<u64>,
+    /// The answer.
+    pub resolution: Resolution,
+    /// The values to write, for [`Resolution::Merged`].
+    pub data: Option<Fields>,
+    /// Why.
+    pub notes: Option<String>,
+    /// The change's id where the caller has one, so that the caller may repeat itself safely.
+    pub change: Option<ChangeId>,
+}
+
+impl Node {
+    /// Conflicts of a space, oldest first; only the open ones or all.
+    pub async fn conflicts(&self, space: &SpaceId, only_open: bool) -> Result<Vec<ConflictView>, ReplicaError> {
+        const PAGE: usize = 1_000;
+        let collection = Collection::trusted(CONFLICT);
+        let mut found = Vec::new();
+        let mut after: Option<RecordId> = None;
+        loop {
+            let page = self.inner.store.list(space, &collection, after.as_ref(), PAGE).await?;
+            let full = page.len() == PAGE;
+            after = page.last().map(|(id, _)| id.clone());
+            for (id, record) in page {
+                let Some(conflict) = Conflict::read(&record.data) else { continue };
+                if record.is_live() && (conflict.is_open() || !only_open) {
+                    found.push(ConflictView { id, version: record.version, conflict, now: None });
+                }
+            }
+            if !full {
+                break;
+            }
+        }
+        found.sort_by(|a, b| (a.conflict.opened_at, &a.id).cmp(&(b.conflict.opened_at, &b.id)));
+        Ok(found)
+    }
+
+    /// One conflict with the record it is about.
+    pub async fn conflict(&self, space: &SpaceId, id: &RecordId) -> Result<ConflictView, ReplicaError> {
+        let missing = || ReplicaError::NotFound(format!("the conflict `{id}`"));
+        let key = Key::new(&Collection::trusted(CONFLICT), id);
+        let found = self.inner.store.records(space, std::slice::from_ref(&key)).await?.pop();
+        let (_, record) = found.ok_or_else(missing)?;
+        let conflict = Conflict::read(&record.data).ok_or_else(missing)?;
+        let about = self.inner.store.records(space, &[conflict.about()]).await?.pop();
+        let now = about.map(|(_, record)| record.data);
+        Ok(ConflictView { id: id.clone(), version: record.version, conflict, now })
+    }
+
+    /// Answers a conflict. The answer is a change like any other and writes the conflict and its record
+    /// in one plan. Errors: [`ReplicaError::Moved`] when either moved since it was shown,
+    /// [`ReplicaError::Forbidden`], [`ReplicaError::NotFound`], [`ReplicaError::Invalid`].
+    pub async fn resolve(
+        &self,
+        space: &SpaceId,
+        desk: &Desk,
+        answer: Resolve,
+    ) -> Result<(Receipt, ConflictView), ReplicaError> {
+        let shown = self.conflict(space, &answer.conflict).await?;
+        let id = match answer.change {
+            Some(id) => id,
+            None => ChangeId::parse(&self.inner.ids.id())?,
+        };
+        let change = Change {
+            id,
+            collection: Collection::trusted(CONFLICT),
+            record: answer.conflict.clone(),
+            op: Op::Patch,
+            fields: Conflict::answer(answer.resolution, answer.data, answer.notes),
+            seen: None,
+            base: Some(Base {
+                epoch: self.inner.store.space(space).await?.epoch,
+                version: answer.version.unwrap_or(shown.version),
+            }),
+            author: Author { device: self.inner.device.clone(), person: desk.person.clone() },
+            at: Some(self.inner.clock.author_time()),
+        };
+        let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
+        let receipt = self.ingest(space, grant, vec![change]).await?.pop();
+        let receipt = receipt.ok_or_else(|| ReplicaError::Invalid("the answer was empty".into()))?;
+        if receipt.verdict == Verdict::Rejected {
+            return Err(refusal(&receipt));
+        }
+        let view = self.conflict(space, &answer.conflict).await?;
+        Ok((receipt, view))
+    }
+}
+
+fn refusal(receipt: &Receipt) -> ReplicaError {
+    let Some(reason) = &receipt.reason else { return ReplicaError::Invalid("refused".into()) };
+    let text = reason.text.clone();
+    match reason.code {
+        Code::Moved => ReplicaError::Moved(text),
+        Code::Forbidden => ReplicaError::Forbidden(text),
+        Code::NotFound => ReplicaError::NotFound(text),
+        Code::TooLarge => ReplicaError::TooLarge(text),
+        _ => ReplicaError::Invalid(text),
+    }
+}

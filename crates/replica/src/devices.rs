@@ -1,0 +1,129 @@
+//! Devices: registered with a token that is shown once and kept as a hash, known by it, revoked for good.
+
+use crate::{Node, ReplicaError, secret::hex};
+use ropeway_core::{
+    change::{Door, Grant},
+    id::{DeviceId, SpaceId},
+    time::Stamp,
+};
+use ropeway_store::{Device, DeviceStatus};
+
+/// A device to register (ISMF-144).
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// Its id, when the device already has one; otherwise a new UUID.
+    pub id: Option<DeviceId>,
+    /// Its name for people.
+    pub name: String,
+    /// The space it belongs to.
+    pub space: SpaceId,
+    /// The most that its people may do: a role of the profile.
+    pub role: String,
+    /// `cloud` or `offline_device` (ISMF-060).
+    pub mode: String,
+    /// Hardware, operating system, app version.
+    pub metadata: serde_json::Value,
+}
+
+/// A registered device, with the only sight of its token.
+#[derive(Debug, Clone)]
+pub struct Enrolled {
+    /// The device.
+    pub device: Device,
+    /// 64 hexadecimal characters. Nobody can show it again.
+    pub token: String,
+}
+
+impl Node {
+    /// Registers a device. Errors: an unknown role, mode or space; an id that is taken.
+    pub async fn enrol(&self, enrolment: Enrolment) -> Result<Enrolled, ReplicaError> {
+        let Enrolment { id, name, space, role, mode, metadata } = enrolment;
+        if !self.inner.profile.roles.contains_key(&role) {
+            let known = self.inner.profile.roles.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(ReplicaError::Invalid(format!("the profile has no role `{role}`; it has {known}")));
+        }
+        if !matches!(mode.as_str(), "cloud" | "offline_device") {
+            return Err(ReplicaError::Invalid(format!("the mode `{mode}` is neither `cloud` nor `offline_device`")));
+        }
+        if name.trim().is_empty() || name.len() > 200 {
+            return Err(ReplicaError::Invalid("a device needs a name of 1–200 characters".into()));
+        }
+        self.inner.store.space(&space).await?;
+        let id = match id {
+            Some(id) => id,
+            None => DeviceId::parse(&self.inner.ids.id())?,
+        };
+        if self.inner.store.device(&id).await?.is_some() {
+            return Err(ReplicaError::Invalid(format!("the device id `{id}` is taken")));
+        }
+        let token = hex(&self.inner.ids.secret());
+        let device = Device {
+            id,
+            space,
+            name: name.trim().to_owned(),
+            mode,
+            role,
+            status: DeviceStatus::Active,
+            token_hash: token_hash(&token),
+            metadata,
+            created_at: self.inner.clock.now(),
+            last_seen_at: None,
+            pulled: None,
+        };
+        self.inner.store.put_device(&device).await?;
+        Ok(Enrolled { device, token })
+    }
+
+    /// The active device that holds this token; notes that it was seen (ISMF-051).
+    ///
+    /// Errors: [`ReplicaError::Unauthenticated`], [`ReplicaError::Revoked`].
+    pub async fn authenticate(&self, token: &str) -> Result<Device, ReplicaError> {
+        // Looked up by hash: how long it takes says nothing about how much of a guess was right.
+        let found = self.inner.store.device_by_token(&token_hash(token)).await?;
+        let device = found.ok_or(ReplicaError::Unauthenticated)?;
+        if device.status == DeviceStatus::Decommissioned {
+            return Err(ReplicaError::Revoked(device.name));
+        }
+        self.seen(&device).await?;
+        Ok(device)
+    }
+
+    /// Notes how far a device has pulled: what it sends back as its cursor, it has.
+    pub async fn pulled(&self, device: &DeviceId, upto: Stamp) -> Result<(), ReplicaError> {
+        Ok(self.inner.store.touch_device(device, self.inner.clock.now(), Some(upto)).await?)
+    }
+
+    /// All devices.
+    pub async fn devices(&self) -> Result<Vec<Device>, ReplicaError> {
+        Ok(self.inner.store.devices().await?)
+    }
+
+    /// Takes a device's right to sync away, for good (I9). Its own unsent work stays on it.
+    pub async fn revoke(&self, id: &DeviceId) -> Result<Device, ReplicaError> {
+        let found = self.inner.store.device(id).await?;
+        let mut device = found.ok_or_else(|| ReplicaError::NotFound(format!("the device `{id}`")))?;
+        device.status = DeviceStatus::Decommissioned;
+        self.inner.store.put_device(&device).await?;
+        Ok(device)
+    }
+
+    /// What the node grants to a device that pushes.
+    pub fn grant_of(&self, device: &Device) -> Grant {
+        Grant { door: Door::Push, device: device.id.clone(), role: device.role.clone() }
+    }
+
+    /// Writes `last_seen_at` at most once in ten seconds: a busy device must not cost a commit a request.
+    async fn seen(&self, device: &Device) -> Result<(), ReplicaError> {
+        const AT_MOST_EVERY: i64 = 10_000_000;
+        let now = self.inner.clock.now();
+        if device.last_seen_at.is_none_or(|last| now.since(last).abs() >= AT_MOST_EVERY) {
+            self.inner.store.touch_device(&device.id, now, None).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Hash of a token. 256 random bits need no slow hash.
+fn token_hash(token: &str) -> String {
+    blake3::derive_key("ropeway device token v1", token.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+}

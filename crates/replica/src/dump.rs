@@ -1,0 +1,89 @@
+//! What is there: one record, a collection, or everything in canonical form for comparing replicas.
+
+use crate::{Node, ReplicaError};
+use ropeway_core::{
+    conflict,
+    id::{CONFLICT, Collection, Key, RecordId, SpaceId},
+    plan::Superseded,
+    record::{Record, State},
+};
+
+const PAGE: usize = 2_000;
+
+impl Node {
+    /// One record as it is stored; a joined one with its survivor's name in its state.
+    pub async fn get(&self, space: &SpaceId, key: &Key) -> Result<Option<Record>, ReplicaError> {
+        let found = self.inner.store.records(space, std::slice::from_ref(key)).await?;
+        Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, record)| record))
+    }
+
+    /// A record through `joined_into`: the survivor's name and record.
+    pub async fn resolve_record(&self, space: &SpaceId, key: &Key) -> Result<Option<(Key, Record)>, ReplicaError> {
+        let mut key = key.clone();
+        for _ in 0..ropeway_core::limits::JOIN_CHAIN_MAX {
+            match self.get(space, &key).await? {
+                Some(Record { state: State::Joined(survivor), .. }) => key = Key::new(&key.collection, &survivor),
+                other => return Ok(other.map(|record| (key, record))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// One page of a collection in id order, tombstones and joined rows included.
+    pub async fn list(
+        &self,
+        space: &SpaceId,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Record)>, ReplicaError> {
+        Ok(self.inner.store.list(space, collection, after, limit).await?)
+    }
+
+    /// Superseded versions of a record, newest first.
+    pub async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, ReplicaError> {
+        Ok(self.inner.store.history(space, key).await?)
+    }
+
+    /// Writes every live record, joined row and open conflict, one canonical JSON line each, sorted by
+    /// collection and id: byte for byte equal on replicas that agree (I4). Nothing else is compared.
+    pub async fn dump_canonical(
+        &self,
+        space: &SpaceId,
+        mut line: impl FnMut(&str) -> std::io::Result<()>,
+    ) -> Result<u64, ReplicaError> {
+        let profile = self.inner.profile.clone();
+        let mut names: Vec<&str> = profile.collections.keys().map(String::as_str).chain([CONFLICT]).collect();
+        names.sort_unstable();
+        let mut count = 0;
+        for name in names {
+            let collection = Collection::parse(name)?;
+            let mut after: Option<RecordId> = None;
+            loop {
+                let page = self.inner.store.list(space, &collection, after.as_ref(), PAGE).await?;
+                for (id, record) in &page {
+                    let Some(text) = canonical(name, id, record) else { continue };
+                    count += 1;
+                    line(&text).map_err(|e| ReplicaError::Invalid(format!("the dump could not be written: {e}")))?;
+                }
+                after = page.last().map(|(id, _)| id.clone());
+                if page.len() < PAGE {
+                    break;
+                }
+            }
+        }
+        Ok(count)
+    }
+}
+
+fn canonical(collection: &str, id: &RecordId, record: &Record) -> Option<String> {
+    let data = record.data.text();
+    match &record.state {
+        State::Deleted => None,
+        State::Live if collection == CONFLICT && !conflict::is_open(record) => None,
+        State::Live => Some(format!(r#"{{"collection":"{collection}","id":"{id}","data":{data}}}"#)),
+        State::Joined(into) => {
+            Some(format!(r#"{{"collection":"{collection}","id":"{id}","joined_into":"{into}","data":{data}}}"#))
+        }
+    }
+}

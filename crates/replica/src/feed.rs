@@ -1,0 +1,63 @@
+//! Room 5: the feed as a reader asks for it, one page at a time, with sealed cursors.
+
+use crate::{Node, ReplicaError, cursor};
+use ropeway_core::{
+    digest::Digest,
+    id::{Collection, Epoch, SpaceId},
+    limits,
+    plan::Fed,
+    time::Stamp,
+};
+
+/// What a reader asks for.
+#[derive(Debug, Clone, Default)]
+pub struct FeedRequest {
+    /// The cursor of the last page, as it was given. `None`: from the beginning.
+    pub cursor: Option<String>,
+    /// Most records in the page; bounded by the engine's own limit.
+    pub limit: Option<usize>,
+    /// Only these collections. Empty: all.
+    pub collections: Vec<Collection>,
+}
+
+/// One page.
+#[derive(Debug, Clone)]
+pub struct ServedPage {
+    /// Records in stamp order.
+    pub rows: Vec<Fed>,
+    /// The cursor after this page.
+    pub cursor: String,
+    /// The node's epoch.
+    pub epoch: Epoch,
+    /// The space's head when the page was read.
+    pub head: Stamp,
+    /// The digest at that head.
+    pub digest: Digest,
+    /// Whether the page reached the head: only then is what was read consistent.
+    pub complete: bool,
+}
+
+impl Node {
+    /// Reads one page of a space's feed.
+    ///
+    /// Errors: [`ReplicaError::CursorInvalid`] for a cursor that this node did not give to this space,
+    /// [`ReplicaError::EpochChanged`] for one of another generation.
+    pub async fn feed(&self, space: &SpaceId, request: &FeedRequest) -> Result<ServedPage, ReplicaError> {
+        let state = self.inner.store.space(space).await?;
+        let after = match &request.cursor {
+            None => Stamp(i64::MIN),
+            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
+        };
+        let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
+        let page = self.inner.store.feed(space, after, limit, &request.collections).await?;
+        let reached = if page.complete { page.space.head } else { page.rows.last().map_or(after, |row| row.stamp) };
+        Ok(ServedPage {
+            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, reached),
+            epoch: page.space.epoch,
+            head: page.space.head,
+            digest: page.space.digest,
+            complete: page.complete,
+            rows: page.rows,
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! Room 6 in motion: the loop that keeps a node in step with its upstream, and what sets it off.
+
+use crate::{Node, ReplicaError, SyncOptions, SyncReport};
+use ropeway_core::{id::SpaceId, settle, time::Stamp};
+use ropeway_protocol::Transport;
+use ropeway_store::SyncOutcome;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, sleep, sleep_until},
+};
+
+/// How a follower follows.
+#[derive(Debug, Clone)]
+pub struct FollowOptions {
+    /// Pacing of each sync.
+    pub sync: SyncOptions,
+    /// How often it syncs on its own; the profile's word where `None`.
+    pub every: Option<Duration>,
+    /// How long it waits after a local write for further ones.
+    pub debounce: Duration,
+    /// How often it looks for the upstream while that is out of reach, at most.
+    pub probe: Duration,
+    /// Whether it listens to the upstream's live stream.
+    pub live: bool,
+}
+
+impl Default for FollowOptions {
+    fn default() -> Self {
+        Self {
+            sync: SyncOptions::default(),
+            every: None,
+            debounce: Duration::from_millis(50),
+            probe: Duration::from_secs(15),
+            live: true,
+        }
+    }
+}
+
+/// What set a sync off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The program started.
+    Start,
+    /// It was time.
+    Interval,
+    /// Somebody wrote here.
+    Write,
+    /// The upstream is back.
+    Reconnected,
+    /// The upstream says that something is new there.
+    Live,
+    /// A change that waited is due.
+    Due,
+    /// A person asked.
+    Asked,
+}
+
+/// What a follower last knew.
+#[derive(Debug, Clone, Default)]
+pub struct Following {
+    /// Whether the upstream was reached last time.
+    pub online: bool,
+    /// What set the last sync off.
+    pub trigger: Option<Trigger>,
+    /// The last sync's report.
+    pub last: Option<SyncReport>,
+    /// What failed on this machine, where something did.
+    pub fault: Option<String>,
+    /// How many syncs have ended.
+    pub syncs: u64,
+}
+
+type Asked = oneshot::Sender<Result<SyncReport, String>>;
+
+/// A running follower. Dropping it stops it; everything it left half done is resumed by the next.
+#[derive(Debug)]
+pub struct Follower {
+    asked: mpsc::Sender<Asked>,
+    state: watch::Receiver<Following>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Follower {
+    /// Begins to follow.
+    pub fn spawn(node: Node, space: SpaceId, transport: Arc<dyn Transport>, options: FollowOptions) -> Self {
+        let (asked, asks) = mpsc::channel(8);
+        let (publish, state) = watch::channel(Following::default());
+        let (heads, live) = watch::channel(Stamp(i64::MIN));
+        let mut tasks = Vec::new();
+        if options.live {
+            tasks.push(tokio::spawn(listen(Arc::clone(&transport), heads, state.clone())));
+        }
+        let run = Run { node, space, transport, options, publish };
+        tasks.push(tokio::spawn(run.run(asks, live)));
+        Self { asked, state, tasks }
+    }
+
+    /// Syncs now and waits for the end. Errors name what failed on this machine.
+    pub async fn sync_now(&self) -> Result<SyncReport, ReplicaError> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || ReplicaError::Invalid("the follower has stopped".into());
+        self.asked.send(answer).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?.map_err(ReplicaError::Invalid)
+    }
+
+    /// What it last knew, to be watched.
+    pub fn state(&self) -> watch::Receiver<Following> {
+        self.state.clone()
+    }
+}
+
+/// Listens to the upstream's live stream and listens again when it ends.
+async fn listen(transport: Arc<dyn Transport>, heads: watch::Sender<Stamp>, state: watch::Receiver<Following>) {
+    let mut state = state;
+    loop {
+        if state.wait_for(|s| s.online).await.is_err() {
+            return;
+        }
+        let heads = heads.clone();
+        let tell = Box::new(move |head| {
+            heads.send_replace(head);
+        });
+        let _ = transport.live(tell).await;
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+struct Run {
+    node: Node,
+    space: SpaceId,
+    transport: Arc<dyn Transport>,
+    options: FollowOptions,
+    publish: watch::Sender<Following>,
+}
+
+impl Run {
+    async fn run(self, mut asks: mpsc::Receiver<Asked>, mut live: watch::Receiver<Stamp>) {
+        let mut trigger = Trigger::Start;
+        let mut asked: Option<Asked> = None;
+        let mut failures: u32 = 0;
+        loop {
+            let generation = self.node.store().generation().await.unwrap_or(0);
+            let online = self.sync(trigger, asked.take()).await;
+            failures = if online { 0 } else { failures.saturating_add(1) };
+            (trigger, asked) = match online {
+                true => self.wait_online(&mut asks, &mut live, generation).await,
+                false => self.wait_offline(&mut asks, failures).await,
+            };
+            if trigger == Trigger::Asked && asked.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// One sync, published. Whether the upstream was reached.
+    async fn sync(&self, trigger: Trigger, asked: Option<Asked>) -> bool {
+        let result = self.node.sync(&self.space, &*self.transport, &self.options.sync, &|_| {}).await;
+        let online = match &result {
+            Ok(report) => report.outcome != Some(SyncOutcome::Offline),
+            Err(_) => self.publish.borrow().online,
+        };
+        match &result {
+            Ok(report) if report.outcome == Some(SyncOutcome::Failed) => {
+                tracing::warn!(?trigger, error = report.error, "the sync failed");
+            }
+            Ok(report) => tracing::debug!(?trigger, pushed = report.pushed, pulled = report.pulled, "synced"),
+            Err(error) => tracing::error!(?trigger, %error, "the sync failed on this machine"),
+        }
+        self.publish.send_modify(|state| {
+            state.online = online;
+            state.trigger = Some(trigger);
+            state.syncs += 1;
+            match &result {
+                Ok(report) => (state.last, state.fault) = (Some(report.clone()), None),
+                Err(error) => state.fault = Some(error.to_string()),
+            }
+        });
+        if let Some(asked) = asked {
+            let _ = asked.send(result.map_err(|e| e.to_string()));
+        }
+        online
+    }
+
+    /// Waits for the next reason to sync while the upstream is in reach.
+    async fn wait_online(
+        &self,
+        asks: &mut mpsc::Receiver<Asked>,
+        live: &mut watch::Receiver<Stamp>,
+        generation: i64,
+    ) -> (Trigger, Option<Asked>) {
+        let every = self.options.every.unwrap_or(self.node.profile().sync_every);
+        let failed = self.publish.borrow().last.as_ref().is_some_and(|r| r.outcome == Some(SyncOutcome::Failed));
+        let soon = if failed { self.options.probe } else { every };
+        let interval = sleep(soon);
+        let due = self.due();
+        tokio::pin!(interval, due);
+        let written = self.written(generation);
+        tokio::pin!(written);
+        tokio::select! {
+            ask = asks.recv() => (Trigger::Asked, ask),
+            () = &mut interval => (Trigger::Interval, None),
+            () = &mut due => (Trigger::Due, None),
+            () = &mut written => (Trigger::Write, None),
+            changed = live.changed() => match changed {
+                Ok(()) => (Trigger::Live, None),
+                Err(_) => { interval.await; (Trigger::Interval, None) }
+            },
+        }
+    }
+
+    /// Probes the upstream until it answers; somebody's asking counts as a probe.
+    async fn wait_offline(&self, asks: &mut mpsc::Receiver<Asked>, failures: u32) -> (Trigger, Option<Asked>) {
+        let mut wait = Duration::from_millis(500).saturating_mul(1 << failures.min(6)).min(self.options.probe);
+        loop {
+            tokio::select! {
+                ask = asks.recv() => return (Trigger::Asked, ask),
+                () = sleep(wait) => {}
+            }
+            if self.transport.hello().await.is_ok() {
+                return (Trigger::Reconnected, None);
+            }
+            wait = wait.saturating_mul(2).min(self.options.probe);
+        }
+    }
+
+    /// Ends when something unsent stands in the outbox that was not there before: written by this
+    /// process, or by another one on the same store.
+    async fn written(&self, generation: i64) {
+        let mut head = self.node.watch(&self.space);
+        let mut seen = generation;
+        loop {
+            let poll = sleep(Duration::from_millis(500));
+            tokio::select! {
+                changed = head.changed() => if changed.is_err() { sleep(Duration::from_secs(1)).await },
+                () = poll => {}
+            }
+            let now = self.node.store().generation().await.unwrap_or(seen);
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            if self.sendable().await {
+                sleep(self.options.debounce).await;
+                return;
+            }
+        }
+    }
+
+    async fn sendable(&self) -> bool {
+        let Ok(entries) = self.node.unsettled(&self.space).await else { return false };
+        let limit = settle::BatchLimit { changes: 1, bytes: usize::MAX };
+        !settle::sendable(&entries, self.node.clock().now(), limit, self.node.profile()).is_empty()
+    }
+
+    /// Ends when a change that waits for its time is due.
+    async fn due(&self) {
+        loop {
+            let Ok(entries) = self.node.unsettled(&self.space).await else {
+                sleep(Duration::from_secs(60)).await;
+                continue;
+            };
+            let now = self.node.clock().now();
+            let Some(due) = settle::next_due(&entries, now) else {
+                sleep(Duration::from_secs(60)).await;
+                continue;
+            };
+            let wait = Duration::from_micros(u64::try_from(due.since(now)).unwrap_or(0));
+            #[allow(clippy::disallowed_methods)] // the runtime's own clock, only to wait by
+            sleep_until(Instant::now() + wait).await;
+            return;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! # ropeway-replica: what a node does
+//!
+//! Every node is a full replica: it writes at its own desk, takes in what others push, serves its feed,
+//! follows an upstream, settles conflicts, and keeps devices and people. The rooms that one change passes
+//! are modules here; every decision in them is a pure function of `ropeway-core`.
+
+mod clock;
+mod conflicts;
+mod cursor;
+mod desk;
+mod devices;
+mod dump;
+mod error;
+mod feed;
+mod follow;
+mod ids;
+mod ingest;
+mod lease;
+mod members;
+mod node;
+mod outbox;
+mod queue;
+mod secret;
+mod status;
+mod sync;
+
+pub use clock::{Clock, ManualClock, SystemClock};
+pub use conflicts::{ConflictView, Resolve};
+pub use desk::{Desk, Edit};
+pub use devices::{Enrolled, Enrolment};
+pub use error::ReplicaError;
+pub use feed::{FeedRequest, ServedPage};
+pub use follow::{FollowOptions, Follower, Following, Trigger};
+pub use ids::{Ids, RandomIds, SequentialIds};
+pub use members::NewMember;
+pub use node::{Node, NodeOptions};
+pub use queue::QueueItem;
+pub use ropeway_store::{Device, DeviceStatus, Member, SpaceState, StoreError, SyncOutcome, SyncRun};
+pub use status::Status;
+pub use sync::{Progress, SyncOptions, SyncReport};

@@ -1,0 +1,114 @@
+//! The node: one store, one profile, one clock, and the spaces it keeps.
+
+use crate::{Clock, Ids, ReplicaError};
+use ropeway_core::{
+    id::{DeviceId, SpaceId},
+    profile::Profile,
+    time::Stamp,
+};
+use ropeway_store::{SpaceState, Stored};
+use std::{collections::BTreeMap, fmt, sync::Arc, sync::Mutex};
+use tokio::sync::watch;
+
+/// What a node is made of.
+pub struct NodeOptions {
+    /// Where everything is kept.
+    pub store: Stored,
+    /// The app's policies.
+    pub profile: Arc<Profile>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// New ids and secrets.
+    pub ids: Arc<dyn Ids>,
+    /// Whether this node follows an upstream: then what it takes in enters the outbox too.
+    pub follows: bool,
+}
+
+/// One node. Cheap to clone; all clones are the same node.
+#[derive(Clone)]
+pub struct Node {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Stored,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn Ids>,
+    pub(crate) follows: bool,
+    /// This node's own device id: the author's device of what is written at its desk.
+    pub(crate) device: DeviceId,
+    /// Key of the cursors' seal.
+    pub(crate) secret: [u8; 32],
+    /// The head of each space, for whoever waits for news.
+    heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("device", &self.inner.device).field("follows", &self.inner.follows).finish()
+    }
+}
+
+impl Node {
+    /// Opens the node on its store: gives it an identity on the first day, installs the profile's views.
+    pub async fn open(options: NodeOptions) -> Result<Self, ReplicaError> {
+        let NodeOptions { store, profile, clock, ids, follows } = options;
+        let device = crate::secret::own(&store, "node.device", || ids.id()).await?;
+        let secret = crate::secret::own(&store, "node.secret", || crate::secret::hex(&ids.secret())).await?;
+        let device = DeviceId::parse(&device)?;
+        let secret = *blake3::hash(secret.as_bytes()).as_bytes();
+        store.install_views(&profile).await?;
+        let heads = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { store, profile, clock, ids, follows, device, secret, heads }) })
+    }
+
+    /// The node's own device id.
+    pub fn device(&self) -> &DeviceId {
+        &self.inner.device
+    }
+    /// The profile it runs.
+    pub fn profile(&self) -> &Arc<Profile> {
+        &self.inner.profile
+    }
+    /// Its clock.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.inner.clock
+    }
+    /// Its source of ids.
+    pub fn ids(&self) -> &Arc<dyn Ids> {
+        &self.inner.ids
+    }
+    /// Its store, for the commands that inspect it.
+    pub fn store(&self) -> &Stored {
+        &self.inner.store
+    }
+    /// Whether it follows an upstream.
+    pub fn follows(&self) -> bool {
+        self.inner.follows
+    }
+
+    /// Makes sure that a space is there.
+    pub async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, ReplicaError> {
+        Ok(self.inner.store.open_space(space).await?)
+    }
+
+    /// Watches a space's head: a value is sent after each commit of this process. A hint, not the truth:
+    /// other processes commit too, so whoever waits also polls.
+    pub fn watch(&self, space: &SpaceId) -> watch::Receiver<Stamp> {
+        self.head_sender(space).subscribe()
+    }
+
+    pub(crate) fn announce(&self, space: &SpaceId, head: Stamp) {
+        self.head_sender(space).send_if_modified(|seen| {
+            let news = head > *seen;
+            *seen = head.max(*seen);
+            news
+        });
+    }
+
+    fn head_sender(&self, space: &SpaceId) -> watch::Sender<Stamp> {
+        let mut heads = self.inner.heads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        heads.entry(space.clone()).or_insert_with(|| watch::channel(Stamp(0)).0).clone()
+    }
+}

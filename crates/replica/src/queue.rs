@@ -1,0 +1,113 @@
+//! The outbox as people meet it: what waits, why, and what they can do about it.
+
+use crate::{Node, ReplicaError};
+use ropeway_core::{
+    absorb,
+    id::{Collection, RecordId, SpaceId},
+    outbox::{Entry, EntryState},
+    plan::Keys,
+    receipt::{Reason, Verdict},
+    settle,
+    time::Time,
+};
+use ropeway_store::Decide;
+
+/// One line of the queue.
+#[derive(Debug, Clone)]
+pub struct QueueItem {
+    /// Its number, to name it.
+    pub seq: i64,
+    /// The record.
+    pub collection: Collection,
+    /// The record.
+    pub record: RecordId,
+    /// Where it stands.
+    pub state: EntryState,
+    /// The documents' word: `pending`, `synced`, `conflict`, `failed` (ISMF-056).
+    pub status: &'static str,
+    /// How often the upstream did not take it.
+    pub attempts: u32,
+    /// When it is tried next; `None`: at the next sync, or only when a person says so.
+    pub due: Option<Time>,
+    /// When it was last tried.
+    pub tried_at: Option<Time>,
+    /// What the upstream said.
+    pub verdict: Option<Verdict>,
+    /// Why not.
+    pub reason: Option<Reason>,
+    /// When it was accepted here.
+    pub accepted_at: Time,
+}
+
+impl QueueItem {
+    fn of(entry: Entry) -> Self {
+        let status = match (entry.state, entry.verdict) {
+            (_, Some(Verdict::Parked)) => "conflict",
+            (EntryState::Receipted | EntryState::Settled, _) => "synced",
+            _ if entry.due == settle::NEVER => "failed",
+            _ => "pending",
+        };
+        let is_timed = entry.due != settle::NEVER && entry.due > Time(0) && entry.state.is_unsent();
+        Self {
+            seq: entry.seq,
+            collection: entry.change.collection,
+            record: entry.change.record,
+            state: entry.state,
+            status,
+            attempts: entry.attempts,
+            due: is_timed.then_some(entry.due),
+            tried_at: entry.tried_at,
+            verdict: entry.verdict,
+            reason: entry.reason,
+            accepted_at: entry.accepted_at,
+        }
+    }
+}
+
+impl Node {
+    /// What waits for the upstream, oldest first.
+    pub async fn queue(&self, space: &SpaceId) -> Result<Vec<QueueItem>, ReplicaError> {
+        Ok(self.unsettled(space).await?.into_iter().map(QueueItem::of).collect())
+    }
+
+    /// Arms entries again that wait for their time or have failed; all of them when none is named.
+    /// Returns how many.
+    pub async fn queue_retry(&self, space: &SpaceId, seqs: &[i64]) -> Result<usize, ReplicaError> {
+        let chosen = self.choose(space, seqs).await?;
+        let keys = Keys { outbox: chosen.iter().map(|e| e.over.clone()).collect(), ..Keys::default() };
+        let seqs: Vec<i64> = chosen.iter().map(|e| e.seq).collect();
+        let decide: Decide = Box::new(move |snapshot| settle::rearm(snapshot, &seqs));
+        let plan = self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
+        Ok(plan.outbox.len())
+    }
+
+    /// Gives entries up for good: the records show the upstream's values again. The values given up stay
+    /// in the record's history and in the entry. Only entries that the upstream has not taken in.
+    pub async fn queue_discard(&self, space: &SpaceId, seqs: &[i64]) -> Result<usize, ReplicaError> {
+        if seqs.is_empty() {
+            return Err(ReplicaError::Invalid("name the entries to give up".into()));
+        }
+        let chosen = self.choose(space, seqs).await?;
+        let keys = Keys { outbox: chosen.iter().map(|e| e.over.clone()).collect(), ..Keys::default() };
+        let profile = self.inner.profile.clone();
+        let count = chosen.len();
+        let decide: Decide = Box::new(move |snapshot| absorb::discard(snapshot, &chosen, &profile));
+        let plan = self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
+        self.announce(space, plan.head);
+        Ok(count)
+    }
+
+    async fn choose(&self, space: &SpaceId, seqs: &[i64]) -> Result<Vec<Entry>, ReplicaError> {
+        let entries = self.unsettled(space).await?;
+        for seq in seqs {
+            let entry = entries.iter().find(|e| e.seq == *seq);
+            let entry = entry.ok_or_else(|| ReplicaError::NotFound(format!("the queue entry {seq}")))?;
+            if !entry.state.is_unsent() {
+                let state = entry.state.as_str();
+                return Err(ReplicaError::Invalid(format!("the queue entry {seq} is {state}: it is on its way already")));
+            }
+        }
+        let named = |e: &Entry| e.state.is_unsent() && (seqs.is_empty() || seqs.contains(&e.seq));
+        Ok(entries.into_iter().filter(named).collect())
+    }
+}

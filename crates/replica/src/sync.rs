@@ -1,0 +1,309 @@
+//! One sync: push, then pull, then absorb (DESIGN §7). Each part is resumable; each receipt settles by
+//! itself; being offline is not a failure and uses up no retry.
+
+use crate::{Node, ReplicaError};
+use ropeway_core::{
+    absorb::{self, Reached},
+    digest::Digest,
+    id::SpaceId,
+    limits,
+    outbox::EntryState,
+    receipt::Verdict,
+    settle::BatchLimit,
+    time::Time,
+};
+use ropeway_protocol::{Page, Problem, ProblemCode, Transport, TransportError};
+use ropeway_store::{Absorb, PullEnd, Step, SyncOutcome, SyncRun};
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// How a follower paces a sync.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncOptions {
+    /// Most changes in one batch.
+    pub batch_changes: usize,
+    /// Most bytes in one batch.
+    pub batch_bytes: usize,
+    /// Records asked for in one page.
+    pub page: usize,
+}
+
+impl Default for SyncOptions {
+    fn default() -> Self {
+        Self { batch_changes: 500, batch_bytes: limits::PUSH_BYTES_MAX / 2, page: limits::PAGE_DEFAULT }
+    }
+}
+
+/// What a sync did.
+#[derive(Debug, Clone, Default)]
+pub struct SyncReport {
+    /// Outcomes of the changes that were answered.
+    pub verdicts: BTreeMap<Verdict, u64>,
+    /// Changes answered and settled.
+    pub pushed: u64,
+    /// Records absorbed.
+    pub pulled: u64,
+    /// Changes that wait, were refused or parked.
+    pub held: u64,
+    /// The upstream's digest at the head that was reached, and ours after absorbing.
+    pub digests: Option<(Digest, Digest)>,
+    /// How it ended.
+    pub outcome: Option<SyncOutcome>,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+    /// The problem that the upstream named.
+    pub problem: Option<ProblemCode>,
+}
+
+/// What is going on, for a progress bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// So many changes are answered.
+    Pushed(u64),
+    /// So many records are staged.
+    Staged(u64),
+    /// The pull is being taken in.
+    Absorbing,
+}
+
+/// What stopped a part of a sync.
+enum Stop {
+    Transport(TransportError),
+    Replica(ReplicaError),
+}
+
+impl From<TransportError> for Stop {
+    fn from(e: TransportError) -> Self {
+        Self::Transport(e)
+    }
+}
+
+impl From<ReplicaError> for Stop {
+    fn from(e: ReplicaError) -> Self {
+        Self::Replica(e)
+    }
+}
+
+impl From<ropeway_store::StoreError> for Stop {
+    fn from(e: ropeway_store::StoreError) -> Self {
+        Self::Replica(e.into())
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pushed(n) => write!(f, "{n} changes sent"),
+            Self::Staged(n) => write!(f, "{n} records received"),
+            Self::Absorbing => f.write_str("taking in"),
+        }
+    }
+}
+
+impl Node {
+    /// Syncs a space once. Errors mean that this machine failed; whatever the network or the upstream did
+    /// stands in the report. Two syncs of one space in one store never run at the same time: the second
+    /// is told so ([`ReplicaError::Busy`]).
+    pub async fn sync(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<SyncReport, ReplicaError> {
+        let lease = self.take_lease(space).await?;
+        let result = self.sync_leased(space, transport, options, progress).await;
+        self.drop_lease(space, &lease).await?;
+        result
+    }
+
+    async fn sync_leased(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+    ) -> Result<SyncReport, ReplicaError> {
+        let started = (self.inner.clock.now(), self.inner.clock.mono());
+        let mut report = SyncReport::default();
+        let ended = self.phases(space, transport, options, progress, &mut report).await;
+        report.outcome = Some(match ended {
+            Ok(()) if report.held > 0 => SyncOutcome::Partly,
+            Ok(()) => SyncOutcome::Done,
+            Err(Stop::Replica(error)) => return Err(error),
+            Err(Stop::Transport(error)) => {
+                report.error = Some(error.to_string());
+                if let TransportError::Problem(problem) = &error {
+                    report.problem = Some(problem.code);
+                }
+                match error {
+                    TransportError::Offline(_) => SyncOutcome::Offline,
+                    _ => SyncOutcome::Failed,
+                }
+            }
+        });
+        self.note_run(space, started, &report).await?;
+        Ok(report)
+    }
+
+    async fn phases(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        report: &mut SyncReport,
+    ) -> Result<(), Stop> {
+        self.push_all(space, transport, options, progress, report).await?;
+        self.pull_all(space, transport, options, progress, report).await?;
+        let waiting = [EntryState::Waiting, EntryState::Rejected];
+        let counts = self.inner.store.outbox_counts(space).await?;
+        let waits: u64 = counts.iter().filter(|(state, _)| waiting.contains(state)).map(|(_, n)| n).sum();
+        report.held = waits + report.verdicts.get(&Verdict::Parked).copied().unwrap_or(0);
+        Ok(())
+    }
+
+    /// Sends batch after batch until nothing may go. A batch left sealed by a crash goes first, unchanged.
+    async fn push_all(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        report: &mut SyncReport,
+    ) -> Result<(), Stop> {
+        let mut limit = BatchLimit { changes: options.batch_changes.max(1), bytes: options.batch_bytes };
+        loop {
+            let (batch, body, count) = match self.sealed(space).await? {
+                Some(sealed) => sealed,
+                None if self.seal_next(space, limit).await? => continue,
+                None => return Ok(()),
+            };
+            match transport.push(body).await {
+                Ok(pushed) => {
+                    for receipt in &pushed.receipts {
+                        *report.verdicts.entry(receipt.verdict).or_default() += 1;
+                        report.pushed += u64::from(receipt.verdict.is_settled());
+                    }
+                    self.receive(space, &batch, pushed).await?;
+                    progress(Progress::Pushed(report.pushed));
+                }
+                // Refused as a whole and so not decided: half of it, down to a single change.
+                Err(TransportError::Problem(problem)) if problem.code == ProblemCode::TooLarge => {
+                    let alone = count <= 1;
+                    self.unseal(space, &batch, alone.then(|| problem.to_string())).await?;
+                    limit.changes = (count / 2).max(1);
+                    limit.bytes = (limit.bytes / 2).max(1);
+                }
+                Err(TransportError::Problem(problem)) if is_about_the_batch(&problem) => {
+                    let why = problem.to_string();
+                    self.unseal(space, &batch, Some(why)).await?;
+                    return Err(TransportError::Problem(problem).into());
+                }
+                // Anything else leaves the batch sealed: it may have been decided, and the same bytes ask.
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Reads pages to the staging table until one reaches the head, then takes all of them in at once.
+    async fn pull_all(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        report: &mut SyncReport,
+    ) -> Result<(), Stop> {
+        let followed = self.inner.store.followed(space).await?;
+        let mut cursor = followed.staged.clone().or(followed.token.clone());
+        let (mut limit, mut staged) = (options.page.max(1), 0);
+        loop {
+            let page = match transport.pull(cursor.as_deref(), limit).await {
+                Ok(page) => page,
+                Err(TransportError::Problem(p)) if p.code == ProblemCode::TooLarge && limit > 1 => {
+                    limit = (limit / 2).max(1);
+                    continue;
+                }
+                Err(TransportError::Problem(p)) if starts_over(&p) && cursor.is_some() => {
+                    self.inner.store.unstage(space).await?;
+                    cursor = None;
+                    staged = 0;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let Page { rows, end } = page;
+            staged += rows.len() as u64;
+            let nothing_new = rows.is_empty() && end.complete && followed.staged.is_none() && staged == 0;
+            if nothing_new && followed.epoch.as_ref() == Some(&end.epoch) && !self.has_reached(space, &followed, &end).await? {
+                report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
+                return Ok(());
+            }
+            self.inner.store.stage(space, &end.epoch, rows, &end.cursor).await?;
+            progress(Progress::Staged(staged));
+            cursor = Some(end.cursor.clone());
+            if end.complete {
+                progress(Progress::Absorbing);
+                report.pulled += self.take_in(space, &end).await?;
+                report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the head moved, or receipts wait to be settled by this head: then the absorb must run.
+    async fn has_reached(
+        &self,
+        space: &SpaceId,
+        followed: &ropeway_store::Followed,
+        end: &ropeway_protocol::PageEnd,
+    ) -> Result<bool, ReplicaError> {
+        if followed.cursor != end.head {
+            return Ok(true);
+        }
+        let counts = self.inner.store.outbox_counts(space).await?;
+        Ok(counts.iter().any(|(state, n)| *state == EntryState::Receipted && *n > 0))
+    }
+
+    async fn take_in(&self, space: &SpaceId, end: &ropeway_protocol::PageEnd) -> Result<u64, ReplicaError> {
+        let reached = Reached { epoch: end.epoch.clone(), cursor: end.head };
+        let profile = Arc::clone(&self.inner.profile);
+        let decide: Absorb = Box::new(move |snapshot, step| match step {
+            Step::Rows(rows) => absorb::rows(snapshot, rows, &reached, &profile),
+            Step::Settle(entries) => absorb::settle(snapshot, entries, &profile),
+        });
+        let pull = PullEnd { epoch: end.epoch.clone(), cursor: end.head, token: end.cursor.clone() };
+        let taken = self.inner.store.absorb(space, self.inner.clock.now(), pull, decide).await?;
+        self.announce(space, self.inner.store.space(space).await?.head);
+        Ok(taken)
+    }
+
+    async fn note_run(&self, space: &SpaceId, started: (Time, i64), report: &SyncReport) -> Result<(), ReplicaError> {
+        let moved = report.pushed + report.pulled + report.held > 0;
+        let outcome = report.outcome.unwrap_or(SyncOutcome::Failed);
+        if !moved && outcome == SyncOutcome::Done {
+            // A sync with nothing to do leaves nothing behind (I12).
+            return Ok(());
+        }
+        let run = SyncRun {
+            started_at: started.0,
+            duration_ms: (self.inner.clock.mono() - started.1) / 1_000,
+            outcome,
+            pushed: report.pushed,
+            pulled: report.pulled,
+            held: report.held,
+            error: report.error.clone(),
+        };
+        Ok(self.inner.store.put_run(space, &run).await?)
+    }
+}
+
+/// A refusal that says that the bytes themselves cannot be read: the same bytes would never do.
+fn is_about_the_batch(problem: &Problem) -> bool {
+    matches!(problem.code, ProblemCode::Malformed)
+}
+
+/// A cursor that is of no use: the pull begins anew. What is pending here stays.
+fn starts_over(problem: &Problem) -> bool {
+    matches!(problem.code, ProblemCode::CursorInvalid | ProblemCode::EpochChanged | ProblemCode::ResyncRequired)
+}

@@ -1,0 +1,369 @@
+//! Two nodes in one process and the cable between them, on virtual time.
+#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "a test's helpers fail loudly; not every test needs all")]
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use ropeway_core::{
+    change::{Change, Op},
+    doc::Fields,
+    id::{Collection, Epoch, Key, RecordId, SpaceId},
+    plan::Fed,
+    profile,
+    receipt::{Code, Reason, Receipt, Verdict},
+    time::{Stamp, Time},
+};
+use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
+use ropeway_replica::{
+    Clock, Desk, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions, ReplicaError,
+    SequentialIds, SyncOptions, SyncReport,
+};
+use ropeway_store::{MemoryStore, Options, SqliteStore, Stored};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+pub const PROFILE: &str = r#"
+name = "race"
+version = 1
+resolver = "upstream"
+retry = ["1m", "5m", "15m", "1h", "6h"]
+[roles.admin]
+write = "*"
+resolve = true
+[roles.device]
+write = ["race", "incident", "report"]
+[collections.race]
+merge = "park"
+delete = "latest"
+[collections.race.fields]
+name = "text"
+[collections.incident]
+references = { race = "race" }
+merge = "park"
+delete = "latest"
+[collections.incident.fields]
+bib_number = { type = "int", min = 1, max = 9999 }
+location = "text"
+description = "text"
+created_at = "datetime"
+note = { type = "text", merge = "latest" }
+status = { type = "enum", values = ["unofficial", "official"], default = "unofficial" }
+officialized_at = "datetime"
+decision = { type = "enum", values = ["pending", "no_action", "penalty_applied"], default = "pending" }
+decided_by = "text"
+[collections.incident.same]
+on = ["race", "location?", "bib_number"]
+within = { field = "created_at", seconds = 30 }
+[[collections.incident.group]]
+fields = ["status", "officialized_at"]
+rule = "ratchet"
+order = ["unofficial", "official"]
+[[collections.incident.group]]
+fields = ["decision", "decided_by"]
+rule = "park"
+unset = "pending"
+[collections.report]
+references = { incident = "incident" }
+[collections.report.fields]
+description = "text"
+"#;
+
+/// When every test begins.
+pub const START: &str = "2026-02-14T09:00:00Z";
+
+pub fn space() -> SpaceId {
+    SpaceId::trusted("main")
+}
+
+/// Which store a test runs on: every case is written once.
+#[derive(Clone, Copy, Debug)]
+pub enum On {
+    Memory,
+    Sqlite,
+}
+
+/// A cloud, a Pi and the cable.
+pub struct Venue {
+    pub cloud: Node,
+    pub pi: Node,
+    pub cable: Arc<Cable>,
+    pub clock: Arc<ManualClock>,
+    pub device: Enrolled,
+    _dir: tempfile::TempDir,
+}
+
+impl Venue {
+    pub async fn new(on: On) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
+        let cloud = node(on, dir.path(), "cloud", false, &clock).await;
+        let pi = node(on, dir.path(), "pi", true, &clock).await;
+        let enrolment = Enrolment {
+            id: None,
+            name: "Start Line Pi".into(),
+            space: space(),
+            role: "device".into(),
+            mode: "offline_device".into(),
+            metadata: serde_json::json!({}),
+        };
+        let device = cloud.enrol(enrolment).await.unwrap();
+        let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
+        Self { cloud, pi, cable, clock, device, _dir: dir }
+    }
+
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    pub async fn sync(&self) -> SyncReport {
+        self.pi.sync(&space(), &*self.cable, &SyncOptions::default(), &|_| {}).await.unwrap()
+    }
+
+    /// Both replicas are equal, by digest and by canonical dump.
+    pub async fn assert_equal(&self) {
+        let (cloud, pi) = (dump(&self.cloud).await, dump(&self.pi).await);
+        assert_eq!(cloud, pi, "canonical dumps differ");
+        let a = self.cloud.store().space(&space()).await.unwrap().digest;
+        let b = self.pi.store().space(&space()).await.unwrap().digest;
+        assert_eq!(a, b, "digests differ");
+    }
+}
+
+async fn node(on: On, dir: &std::path::Path, name: &str, follows: bool, clock: &Arc<ManualClock>) -> Node {
+    let epoch = Epoch::trusted(format!("epoch-{name}"));
+    let store: Stored = match on {
+        On::Memory => Arc::new(MemoryStore::new(epoch, follows)),
+        On::Sqlite => {
+            let options = Options::new(epoch, clock.now()).following(follows);
+            Arc::new(SqliteStore::open(dir.join(format!("{name}.db")), options).unwrap())
+        }
+    };
+    let profile = Arc::new(profile::parse(PROFILE, "race.toml").unwrap());
+    let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(name));
+    let clock: Arc<dyn Clock> = clock.clone();
+    let node = Node::open(NodeOptions { store, profile, clock, ids, follows }).await.unwrap();
+    node.open_space(&space()).await.unwrap();
+    node
+}
+
+/// What the cable does to one exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The request never arrives.
+    LoseRequest,
+    /// The upstream decides, but its answer is lost.
+    LoseAnswer,
+    /// The request arrives twice.
+    Duplicate,
+    /// The upstream answers with a failure.
+    Fail,
+}
+
+type Between = Box<dyn FnMut() + Send>;
+
+/// The way to the cloud, with troubles on demand.
+pub struct Cable {
+    cloud: Node,
+    token: Mutex<String>,
+    pub cut: Mutex<bool>,
+    pub pushes: Mutex<VecDeque<Trouble>>,
+    pub pulls: Mutex<VecDeque<Trouble>>,
+    /// Most changes that the cloud takes in one push.
+    pub limit: Mutex<usize>,
+    /// Records in one page.
+    pub page: Mutex<usize>,
+    /// Every push as it was sent: a retry must send the same bytes.
+    pub sent: Mutex<Vec<Bytes>>,
+    pub during_push: Mutex<Option<Between>>,
+    /// Records that the cloud refuses while they hold this text: last year's app version, say.
+    pub refuse: Mutex<Option<String>>,
+}
+
+impl Cable {
+    pub fn new(cloud: Node, token: String) -> Self {
+        Self {
+            cloud,
+            token: Mutex::new(token),
+            cut: Mutex::new(false),
+            pushes: Mutex::default(),
+            pulls: Mutex::default(),
+            limit: Mutex::new(1_000),
+            page: Mutex::new(5_000),
+            sent: Mutex::default(),
+            during_push: Mutex::new(None),
+            refuse: Mutex::new(None),
+        }
+    }
+
+    pub fn cut(&self, cut: bool) {
+        *self.cut.lock().unwrap() = cut;
+    }
+
+    fn reach(&self) -> Result<(), TransportError> {
+        match *self.cut.lock().unwrap() {
+            true => Err(TransportError::Offline("the cable is cut".into())),
+            false => Ok(()),
+        }
+    }
+
+    async fn decide(&self, body: &Bytes) -> Result<Pushed, TransportError> {
+        let token = self.token.lock().unwrap().clone();
+        let device = self.cloud.authenticate(&token).await.map_err(problem)?;
+        let push: Push = serde_json::from_slice(body).unwrap();
+        if push.changes.len() > *self.limit.lock().unwrap() {
+            return Err(TransportError::Problem(Problem::new(ProblemCode::TooLarge, "too many changes")));
+        }
+        let grant = self.cloud.grant_of(&device);
+        let refused = self.refuse.lock().unwrap().clone();
+        let is_refused = |c: &Change| refused.as_ref().is_some_and(|t| c.fields.values().any(|v| v.as_str() == Some(t)));
+        let (bad, good): (Vec<Change>, Vec<Change>) = push.changes.into_iter().partition(is_refused);
+        let mut receipts = self.cloud.ingest(&device.space, grant, good).await.map_err(problem)?;
+        receipts.extend(bad.into_iter().map(rejected));
+        let epoch = self.cloud.store().space(&device.space).await.unwrap().epoch;
+        Ok(Pushed { epoch, now: self.cloud.clock().now(), receipts })
+    }
+}
+
+fn rejected(change: Change) -> Receipt {
+    let reason = Reason { code: Code::Invalid, field: Some("description".into()), text: "not this year".into() };
+    Receipt {
+        key: change.key(),
+        change: change.id,
+        verdict: Verdict::Rejected,
+        version: 0,
+        stamp: Stamp(0),
+        record: None,
+        detail: Default::default(),
+        reason: Some(reason),
+    }
+}
+
+fn problem(error: ReplicaError) -> TransportError {
+    let code = match &error {
+        ReplicaError::Unauthenticated => ProblemCode::Unauthenticated,
+        ReplicaError::Revoked(_) => ProblemCode::DeviceRevoked,
+        ReplicaError::CursorInvalid => ProblemCode::CursorInvalid,
+        ReplicaError::EpochChanged => ProblemCode::EpochChanged,
+        _ => ProblemCode::Internal,
+    };
+    TransportError::Problem(Problem::new(code, error.to_string()))
+}
+
+#[async_trait]
+impl Transport for Cable {
+    async fn hello(&self) -> Result<Hello, TransportError> {
+        self.reach()?;
+        Err(TransportError::Offline("not asked in these tests".into()))
+    }
+
+    async fn push(&self, body: Bytes) -> Result<Pushed, TransportError> {
+        self.reach()?;
+        self.sent.lock().unwrap().push(body.clone());
+        let trouble = self.pushes.lock().unwrap().pop_front();
+        match trouble {
+            Some(Trouble::LoseRequest) => return Err(TransportError::Offline("request lost".into())),
+            Some(Trouble::Fail) => {
+                return Err(TransportError::Problem(Problem::new(ProblemCode::Unavailable, "going down")));
+            }
+            _ => {}
+        }
+        let pushed = self.decide(&body).await?;
+        if trouble == Some(Trouble::Duplicate) {
+            let again = self.decide(&body).await?;
+            let outcome = |p: &Pushed| p.receipts.iter().map(|r| (r.change.clone(), r.verdict, r.version)).collect::<Vec<_>>();
+            assert_eq!(outcome(&pushed), outcome(&again), "asked again, the answer must be the same (I1)");
+        }
+        let during = self.during_push.lock().unwrap().take();
+        if let Some(mut during) = during {
+            during();
+        }
+        match trouble {
+            Some(Trouble::LoseAnswer) => Err(TransportError::Offline("answer lost".into())),
+            _ => Ok(pushed),
+        }
+    }
+
+    async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
+        self.reach()?;
+        if self.pulls.lock().unwrap().pop_front().is_some() {
+            return Err(TransportError::Offline("the pull was cut".into()));
+        }
+        let limit = limit.min(*self.page.lock().unwrap());
+        let request = FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
+        let token = self.token.lock().unwrap().clone();
+        let device = self.cloud.authenticate(&token).await.map_err(problem)?;
+        let page = self.cloud.feed(&device.space, &request).await.map_err(problem)?;
+        let rows: Vec<Fed> = page.rows;
+        let end = PageEnd {
+            cursor: page.cursor,
+            epoch: page.epoch,
+            head: page.head,
+            count: rows.len() as u64,
+            digest: page.digest,
+            complete: page.complete,
+            now: self.cloud.clock().now(),
+        };
+        Ok(Page { rows, end })
+    }
+
+    async fn live(&self, _on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
+        Err(TransportError::Offline("no live stream here".into()))
+    }
+}
+
+pub fn desk(person: &str, role: &str) -> Desk {
+    Desk { person: Some(person.into()), role: role.into() }
+}
+
+pub fn fields(value: serde_json::Value) -> Fields {
+    value.as_object().unwrap().clone().into_iter().collect()
+}
+
+pub fn key(collection: &str, id: &str) -> Key {
+    Key::new(&Collection::trusted(collection), &RecordId::trusted(id))
+}
+
+/// Writes at a desk; the receipt whatever it says.
+pub async fn write(node: &Node, person: &str, op: Op, collection: &str, id: &str, values: serde_json::Value) -> Receipt {
+    let role = if node.follows() { "device" } else { "admin" };
+    let edit = Edit {
+        change: None,
+        collection: Collection::trusted(collection),
+        record: Some(RecordId::trusted(id)),
+        op,
+        fields: fields(values),
+        version: None,
+    };
+    node.write(&space(), &desk(person, role), edit).await.unwrap()
+}
+
+pub async fn data(node: &Node, collection: &str, id: &str) -> serde_json::Value {
+    let record = node.get(&space(), &key(collection, id)).await.unwrap();
+    record.map_or(serde_json::Value::Null, |r| serde_json::from_str(r.data.text()).unwrap())
+}
+
+pub async fn dump(node: &Node) -> String {
+    let mut out = String::new();
+    let push = |line: &str| {
+        out.push_str(line);
+        out.push('\n');
+        Ok(())
+    };
+    node.dump_canonical(&space(), push).await.unwrap();
+    out
+}
+
+/// Runs a case on every store.
+pub fn on_every_store<F, Fut>(case: F)
+where
+    F: Fn(Venue) -> Fut,
+    Fut: Future<Output = ()>,
+{
+    for on in [On::Memory, On::Sqlite] {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        eprintln!("on {on:?}");
+        runtime.block_on(async { case(Venue::new(on).await).await });
+    }
+}
