@@ -30,9 +30,14 @@ pub const PAGE_MAX: usize = 50_000;
 pub const NEED_ROUNDS_MAX: usize = 4;
 /// Links a chain of `joined_into` may have before it is taken for a fault.
 pub const JOIN_CHAIN_MAX: usize = 64;
+/// Levels of children one deletion may cascade to: each is one more round of loading, of which there are
+/// [`NEED_ROUNDS_MAX`].
+pub const CASCADE_DEPTH_MAX: usize = 3;
 /// Children one deletion may cascade to in one transaction.
 pub const CASCADE_MAX: usize = 10_000;
 /// A head further ahead of the clock than this is an alarm.
 pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(60);
 /// Author times further ahead than this of their arrival are clamped by the node without an upstream.
 pub const FUTURE_SLACK: Duration = Duration::from_secs(0);
+/// A page of a pull ends early when it holds this many bytes of data, so that memory stays bounded.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;

@@ -8,6 +8,7 @@ use ropeway_core::{
     id::{CONFLICT, ChangeId, Collection, Key, RecordId, SpaceId},
     receipt::{Code, Receipt, Verdict},
 };
+use ropeway_store::Device;
 
 /// A conflict with the record that it is about.
 #[derive(Debug, Clone)]
@@ -41,7 +42,11 @@ pub struct Resolve {
 
 impl Node {
     /// Conflicts of a space, oldest first; only the open ones or all.
-    pub async fn conflicts(&self, space: &SpaceId, only_open: bool) -> Result<Vec<ConflictView>, ReplicaError> {
+    pub async fn conflicts(
+        &self,
+        space: &SpaceId,
+        only_open: bool,
+    ) -> Result<Vec<ConflictView>, ReplicaError> {
         const PAGE: usize = 1_000;
         let collection = Collection::trusted(CONFLICT);
         let mut found = Vec::new();
@@ -76,13 +81,37 @@ impl Node {
         Ok(ConflictView { id: id.clone(), version: record.version, conflict, now })
     }
 
-    /// Answers a conflict. The answer is a change like any other and writes the conflict and its record
-    /// in one plan. Errors: [`ReplicaError::Moved`] when either moved since it was shown,
-    /// [`ReplicaError::Forbidden`], [`ReplicaError::NotFound`], [`ReplicaError::Invalid`].
+    /// Answers a conflict at this node's desk. The answer is a change like any other and writes the
+    /// conflict and its record in one plan. Errors: [`ReplicaError::Moved`] when either moved since it was
+    /// shown, [`ReplicaError::Forbidden`], [`ReplicaError::NotFound`], [`ReplicaError::Invalid`].
     pub async fn resolve(
         &self,
         space: &SpaceId,
         desk: &Desk,
+        answer: Resolve,
+    ) -> Result<(Receipt, ConflictView), ReplicaError> {
+        let device = self.inner.device.clone();
+        let grant = Grant { door: Door::Desk, device: device.clone(), role: desk.role.clone() };
+        let author = Author { device, person: desk.person.clone() };
+        self.answer(space, author, grant, answer).await
+    }
+
+    /// Answers a conflict in the name of somebody at a device that may.
+    pub async fn resolve_for(
+        &self,
+        device: &Device,
+        person: Option<String>,
+        answer: Resolve,
+    ) -> Result<(Receipt, ConflictView), ReplicaError> {
+        let author = Author { device: device.id.clone(), person };
+        self.answer(&device.space, author, self.grant_of(device), answer).await
+    }
+
+    async fn answer(
+        &self,
+        space: &SpaceId,
+        author: Author,
+        grant: Grant,
         answer: Resolve,
     ) -> Result<(Receipt, ConflictView), ReplicaError> {
         let shown = self.conflict(space, &answer.conflict).await?;
@@ -101,10 +130,9 @@ impl Node {
                 epoch: self.inner.store.space(space).await?.epoch,
                 version: answer.version.unwrap_or(shown.version),
             }),
-            author: Author { device: self.inner.device.clone(), person: desk.person.clone() },
+            author,
             at: Some(self.inner.clock.author_time()),
         };
-        let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
         let receipt = self.ingest(space, grant, vec![change]).await?.pop();
         let receipt = receipt.ok_or_else(|| ReplicaError::Invalid("the answer was empty".into()))?;
         if receipt.verdict == Verdict::Rejected {

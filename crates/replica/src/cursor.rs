@@ -14,7 +14,12 @@ pub(crate) fn seal(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, stamp: Sta
 
 /// Reads a cursor. A broken seal is [`ReplicaError::CursorInvalid`]; a whole one of another epoch is
 /// [`ReplicaError::EpochChanged`].
-pub(crate) fn open(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, token: &str) -> Result<Stamp, ReplicaError> {
+pub(crate) fn open(
+    secret: &[u8; 32],
+    space: &SpaceId,
+    epoch: &Epoch,
+    token: &str,
+) -> Result<Stamp, ReplicaError> {
     let (stamp, rest) = token.split_once('.').ok_or(ReplicaError::CursorInvalid)?;
     let (issued, given) = rest.rsplit_once('.').ok_or(ReplicaError::CursorInvalid)?;
     let stamp = Stamp(stamp.parse().map_err(|_| ReplicaError::CursorInvalid)?);
@@ -53,7 +58,10 @@ mod tests {
             let mut bytes = token.clone().into_bytes();
             bytes[at] ^= 1;
             let Ok(flipped) = String::from_utf8(bytes) else { continue };
-            assert!(matches!(open(&[7; 32], &space, &epoch, &flipped), Err(ReplicaError::CursorInvalid)), "{flipped}");
+            assert!(
+                matches!(open(&[7; 32], &space, &epoch, &flipped), Err(ReplicaError::CursorInvalid)),
+                "{flipped}"
+            );
         }
     }
 }

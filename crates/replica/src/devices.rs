@@ -43,7 +43,9 @@ impl Node {
             return Err(ReplicaError::Invalid(format!("the profile has no role `{role}`; it has {known}")));
         }
         if !matches!(mode.as_str(), "cloud" | "offline_device") {
-            return Err(ReplicaError::Invalid(format!("the mode `{mode}` is neither `cloud` nor `offline_device`")));
+            return Err(ReplicaError::Invalid(format!(
+                "the mode `{mode}` is neither `cloud` nor `offline_device`"
+            )));
         }
         if name.trim().is_empty() || name.len() > 200 {
             return Err(ReplicaError::Invalid("a device needs a name of 1–200 characters".into()));
@@ -84,7 +86,10 @@ impl Node {
         if device.status == DeviceStatus::Decommissioned {
             return Err(ReplicaError::Revoked(device.name));
         }
-        self.seen(&device).await?;
+        // A disk that is full must not keep a device from reading.
+        if let Err(error) = self.seen(&device).await {
+            tracing::warn!(%error, "when the device was seen could not be noted");
+        }
         Ok(device)
     }
 
@@ -125,5 +130,8 @@ impl Node {
 
 /// Hash of a token. 256 random bits need no slow hash.
 fn token_hash(token: &str) -> String {
-    blake3::derive_key("ropeway device token v1", token.as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
+    blake3::derive_key("ropeway device token v1", token.as_bytes())
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

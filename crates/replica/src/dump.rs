@@ -18,11 +18,17 @@ impl Node {
     }
 
     /// A record through `joined_into`: the survivor's name and record.
-    pub async fn resolve_record(&self, space: &SpaceId, key: &Key) -> Result<Option<(Key, Record)>, ReplicaError> {
+    pub async fn resolve_record(
+        &self,
+        space: &SpaceId,
+        key: &Key,
+    ) -> Result<Option<(Key, Record)>, ReplicaError> {
         let mut key = key.clone();
         for _ in 0..ropeway_core::limits::JOIN_CHAIN_MAX {
             match self.get(space, &key).await? {
-                Some(Record { state: State::Joined(survivor), .. }) => key = Key::new(&key.collection, &survivor),
+                Some(Record { state: State::Joined(survivor), .. }) => {
+                    key = Key::new(&key.collection, &survivor)
+                }
                 other => return Ok(other.map(|record| (key, record))),
             }
         }
@@ -64,7 +70,8 @@ impl Node {
                 for (id, record) in &page {
                     let Some(text) = canonical(name, id, record) else { continue };
                     count += 1;
-                    line(&text).map_err(|e| ReplicaError::Invalid(format!("the dump could not be written: {e}")))?;
+                    line(&text)
+                        .map_err(|e| ReplicaError::Invalid(format!("the dump could not be written: {e}")))?;
                 }
                 after = page.last().map(|(id, _)| id.clone());
                 if page.len() < PAGE {
@@ -82,8 +89,8 @@ fn canonical(collection: &str, id: &RecordId, record: &Record) -> Option<String>
         State::Deleted => None,
         State::Live if collection == CONFLICT && !conflict::is_open(record) => None,
         State::Live => Some(format!(r#"{{"collection":"{collection}","id":"{id}","data":{data}}}"#)),
-        State::Joined(into) => {
-            Some(format!(r#"{{"collection":"{collection}","id":"{id}","joined_into":"{into}","data":{data}}}"#))
-        }
+        State::Joined(into) => Some(format!(
+            r#"{{"collection":"{collection}","id":"{id}","joined_into":"{into}","data":{data}}}"#
+        )),
     }
 }

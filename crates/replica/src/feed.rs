@@ -50,7 +50,8 @@ impl Node {
         };
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
         let page = self.inner.store.feed(space, after, limit, &request.collections).await?;
-        let reached = if page.complete { page.space.head } else { page.rows.last().map_or(after, |row| row.stamp) };
+        let reached =
+            if page.complete { page.space.head } else { page.rows.last().map_or(after, |row| row.stamp) };
         Ok(ServedPage {
             cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, reached),
             epoch: page.space.epoch,

@@ -96,9 +96,9 @@ impl Follower {
         let (heads, live) = watch::channel(Stamp(i64::MIN));
         let mut tasks = Vec::new();
         if options.live {
-            tasks.push(tokio::spawn(listen(Arc::clone(&transport), heads, state.clone())));
+            tasks.push(tokio::spawn(listen(Arc::clone(&transport), heads.clone(), state.clone())));
         }
-        let run = Run { node, space, transport, options, publish };
+        let run = Run { node, space, transport, options, publish, _heads: heads };
         tasks.push(tokio::spawn(run.run(asks, live)));
         Self { asked, state, tasks }
     }
@@ -118,7 +118,11 @@ impl Follower {
 }
 
 /// Listens to the upstream's live stream and listens again when it ends.
-async fn listen(transport: Arc<dyn Transport>, heads: watch::Sender<Stamp>, state: watch::Receiver<Following>) {
+async fn listen(
+    transport: Arc<dyn Transport>,
+    heads: watch::Sender<Stamp>,
+    state: watch::Receiver<Following>,
+) {
     let mut state = state;
     loop {
         if state.wait_for(|s| s.online).await.is_err() {
@@ -129,7 +133,11 @@ async fn listen(transport: Arc<dyn Transport>, heads: watch::Sender<Stamp>, stat
             heads.send_replace(head);
         });
         let _ = transport.live(tell).await;
-        sleep(Duration::from_secs(2)).await;
+        // Listens again when the sync loop says something, or after a while.
+        tokio::select! {
+            () = sleep(Duration::from_secs(2)) => {}
+            _ = state.changed() => {}
+        }
     }
 }
 
@@ -139,6 +147,8 @@ struct Run {
     transport: Arc<dyn Transport>,
     options: FollowOptions,
     publish: watch::Sender<Following>,
+    /// Kept so that the channel of news stays open, and simply silent, where nobody listens to a stream.
+    _heads: watch::Sender<Stamp>,
 }
 
 impl Run {
@@ -197,28 +207,40 @@ impl Run {
         generation: i64,
     ) -> (Trigger, Option<Asked>) {
         let every = self.options.every.unwrap_or(self.node.profile().sync_every);
-        let failed = self.publish.borrow().last.as_ref().is_some_and(|r| r.outcome == Some(SyncOutcome::Failed));
+        let failed = {
+            let state = self.publish.borrow();
+            state.fault.is_some()
+                || state.last.as_ref().is_some_and(|r| r.outcome == Some(SyncOutcome::Failed))
+        };
         let soon = if failed { self.options.probe } else { every };
         let interval = sleep(soon);
         let due = self.due();
         tokio::pin!(interval, due);
-        let written = self.written(generation);
+        let written = async {
+            // What failed is tried again at its time: what still waits is no new reason.
+            if failed {
+                std::future::pending::<()>().await;
+            }
+            self.written(generation).await;
+        };
         tokio::pin!(written);
         tokio::select! {
             ask = asks.recv() => (Trigger::Asked, ask),
             () = &mut interval => (Trigger::Interval, None),
             () = &mut due => (Trigger::Due, None),
             () = &mut written => (Trigger::Write, None),
-            changed = live.changed() => match changed {
-                Ok(()) => (Trigger::Live, None),
-                Err(_) => { interval.await; (Trigger::Interval, None) }
-            },
+            _ = live.changed() => (Trigger::Live, None),
         }
     }
 
     /// Probes the upstream until it answers; somebody's asking counts as a probe.
-    async fn wait_offline(&self, asks: &mut mpsc::Receiver<Asked>, failures: u32) -> (Trigger, Option<Asked>) {
-        let mut wait = Duration::from_millis(500).saturating_mul(1 << failures.min(6)).min(self.options.probe);
+    async fn wait_offline(
+        &self,
+        asks: &mut mpsc::Receiver<Asked>,
+        failures: u32,
+    ) -> (Trigger, Option<Asked>) {
+        let mut wait =
+            Duration::from_millis(500).saturating_mul(1 << failures.min(6)).min(self.options.probe);
         loop {
             tokio::select! {
                 ask = asks.recv() => return (Trigger::Asked, ask),
@@ -237,19 +259,19 @@ impl Run {
         let mut head = self.node.watch(&self.space);
         let mut seen = generation;
         loop {
+            // Looks before it waits: something may have been written while the last sync was running.
+            let now = self.node.store().generation().await.unwrap_or(seen);
+            if now != seen {
+                seen = now;
+                if self.sendable().await {
+                    sleep(self.options.debounce).await;
+                    return;
+                }
+            }
             let poll = sleep(Duration::from_millis(500));
             tokio::select! {
                 changed = head.changed() => if changed.is_err() { sleep(Duration::from_secs(1)).await },
                 () = poll => {}
-            }
-            let now = self.node.store().generation().await.unwrap_or(seen);
-            if now == seen {
-                continue;
-            }
-            seen = now;
-            if self.sendable().await {
-                sleep(self.options.debounce).await;
-                return;
             }
         }
     }

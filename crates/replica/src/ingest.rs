@@ -19,7 +19,9 @@ impl Node {
     ) -> Result<Vec<Receipt>, ReplicaError> {
         if changes.len() > limits::PUSH_CHANGES_MAX {
             let (most, sent) = (limits::PUSH_CHANGES_MAX, changes.len());
-            return Err(ReplicaError::TooLarge(format!("a push may carry {most} changes, this one carries {sent}")));
+            return Err(ReplicaError::TooLarge(format!(
+                "a push may carry {most} changes, this one carries {sent}"
+            )));
         }
         if changes.is_empty() {
             return Ok(Vec::new());

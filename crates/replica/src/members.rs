@@ -24,7 +24,8 @@ impl Node {
     /// Errors: an address or a password that will not do, an unknown role, an address that is taken.
     pub async fn add_member(&self, new: NewMember) -> Result<(Member, Option<String>), ReplicaError> {
         let email = new.email.trim().to_lowercase();
-        let plausible = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
+        let plausible =
+            email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'));
         if !plausible || email.len() > 254 || email.chars().any(char::is_whitespace) {
             return Err(ReplicaError::Invalid(format!("`{email}` is not an e-mail address")));
         }
@@ -43,7 +44,9 @@ impl Node {
         let salt = self.inner.ids.secret();
         // Memory-hard on purpose: off the runtime's threads.
         let hashed = tokio::task::spawn_blocking(move || {
-            Argon2::default().hash_password_with_salt(password.as_bytes(), &salt[..16]).map(|hash| hash.to_string())
+            Argon2::default()
+                .hash_password_with_salt(password.as_bytes(), &salt[..16])
+                .map(|hash| hash.to_string())
         });
         let password_hash = match hashed.await {
             Ok(Ok(hash)) => hash,

@@ -46,7 +46,10 @@ pub(crate) struct Inner {
 
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("device", &self.inner.device).field("follows", &self.inner.follows).finish()
+        f.debug_struct("Node")
+            .field("device", &self.inner.device)
+            .field("follows", &self.inner.follows)
+            .finish()
     }
 }
 

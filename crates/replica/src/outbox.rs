@@ -52,13 +52,21 @@ impl Node {
     }
 
     /// The batch that is on disk and not answered, as it is to be sent.
-    pub(crate) async fn sealed(&self, space: &SpaceId) -> Result<Option<(String, Bytes, usize)>, ReplicaError> {
+    pub(crate) async fn sealed(
+        &self,
+        space: &SpaceId,
+    ) -> Result<Option<(String, Bytes, usize)>, ReplicaError> {
         let sealed = self.inner.store.sealed(space).await?;
         Ok(sealed.map(|s| (s.id, Bytes::from(s.body), s.changes)))
     }
 
     /// Takes a batch's receipts in: each settles its own change.
-    pub(crate) async fn receive(&self, space: &SpaceId, batch: &str, pushed: Pushed) -> Result<(), ReplicaError> {
+    pub(crate) async fn receive(
+        &self,
+        space: &SpaceId,
+        batch: &str,
+        pushed: Pushed,
+    ) -> Result<(), ReplicaError> {
         let (batch, retry) = (batch.to_owned(), self.inner.profile.retry.clone());
         let keys = self.keys_of_batch(space).await?;
         let decide: Decide = Box::new(move |snapshot| {
@@ -69,7 +77,12 @@ impl Node {
     }
 
     /// Opens a batch again that was not decided. With a reason its changes go on the retry schedule.
-    pub(crate) async fn unseal(&self, space: &SpaceId, batch: &str, why: Option<String>) -> Result<(), ReplicaError> {
+    pub(crate) async fn unseal(
+        &self,
+        space: &SpaceId,
+        batch: &str,
+        why: Option<String>,
+    ) -> Result<(), ReplicaError> {
         let (batch, retry) = (batch.to_owned(), self.inner.profile.retry.clone());
         let keys = self.keys_of_batch(space).await?;
         let decide: Decide = Box::new(move |snapshot| {

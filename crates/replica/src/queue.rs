@@ -104,7 +104,9 @@ impl Node {
             let entry = entry.ok_or_else(|| ReplicaError::NotFound(format!("the queue entry {seq}")))?;
             if !entry.state.is_unsent() {
                 let state = entry.state.as_str();
-                return Err(ReplicaError::Invalid(format!("the queue entry {seq} is {state}: it is on its way already")));
+                return Err(ReplicaError::Invalid(format!(
+                    "the queue entry {seq} is {state}: it is on its way already"
+                )));
             }
         }
         let named = |e: &Entry| e.state.is_unsent() && (seqs.is_empty() || seqs.contains(&e.seq));

@@ -4,7 +4,11 @@ use crate::ReplicaError;
 use ropeway_store::Stored;
 
 /// Reads a setting of the node, or draws it on the first day; two processes that start at once agree.
-pub(crate) async fn own(store: &Stored, name: &str, draw: impl Fn() -> String) -> Result<String, ReplicaError> {
+pub(crate) async fn own(
+    store: &Stored,
+    name: &str,
+    draw: impl Fn() -> String,
+) -> Result<String, ReplicaError> {
     if let Some(value) = store.meta(name).await? {
         return Ok(value);
     }

@@ -235,7 +235,10 @@ impl Node {
             let Page { rows, end } = page;
             staged += rows.len() as u64;
             let nothing_new = rows.is_empty() && end.complete && followed.staged.is_none() && staged == 0;
-            if nothing_new && followed.epoch.as_ref() == Some(&end.epoch) && !self.has_reached(space, &followed, &end).await? {
+            if nothing_new
+                && followed.epoch.as_ref() == Some(&end.epoch)
+                && !self.has_reached(space, &followed, &end).await?
+            {
                 report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
                 return Ok(());
             }
@@ -278,7 +281,12 @@ impl Node {
         Ok(taken)
     }
 
-    async fn note_run(&self, space: &SpaceId, started: (Time, i64), report: &SyncReport) -> Result<(), ReplicaError> {
+    async fn note_run(
+        &self,
+        space: &SpaceId,
+        started: (Time, i64),
+        report: &SyncReport,
+    ) -> Result<(), ReplicaError> {
         let moved = report.pushed + report.pulled + report.held > 0;
         let outcome = report.outcome.unwrap_or(SyncOutcome::Failed);
         if !moved && outcome == SyncOutcome::Done {
@@ -305,5 +313,8 @@ fn is_about_the_batch(problem: &Problem) -> bool {
 
 /// A cursor that is of no use: the pull begins anew. What is pending here stays.
 fn starts_over(problem: &Problem) -> bool {
-    matches!(problem.code, ProblemCode::CursorInvalid | ProblemCode::EpochChanged | ProblemCode::ResyncRequired)
+    matches!(
+        problem.code,
+        ProblemCode::CursorInvalid | ProblemCode::EpochChanged | ProblemCode::ResyncRequired
+    )
 }

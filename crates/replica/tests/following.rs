@@ -86,13 +86,24 @@ fn an_edit_during_the_upload_stays_pending() {
             let pi = pi.clone();
             let handle = handle.clone();
             std::thread::spawn(move || {
-                handle.block_on(write(&pi, "referee", Patch, "incident", "i1", json!({"description": "typed on"})))
+                handle.block_on(write(
+                    &pi,
+                    "referee",
+                    Patch,
+                    "incident",
+                    "i1",
+                    json!({"description": "typed on"}),
+                ))
             })
             .join()
             .unwrap();
         }));
         venue.sync().await;
-        assert_eq!(data(&venue.pi, "incident", "i1").await["description"], "typed on", "never lost from sight");
+        assert_eq!(
+            data(&venue.pi, "incident", "i1").await["description"],
+            "typed on",
+            "never lost from sight"
+        );
         venue.sync().await;
         assert_eq!(data(&venue.cloud, "incident", "i1").await["description"], "typed on");
         venue.assert_equal().await;
@@ -178,7 +189,11 @@ fn a_rejected_record_holds_back_only_its_children() {
         let queue = venue.pi.queue(&space()).await.unwrap();
         let waits: Vec<_> = queue.iter().map(|q| (q.record.as_str(), q.state, q.attempts)).collect();
         assert_eq!(waits, [("bad", EntryState::Rejected, 1), ("child", EntryState::Pending, 0)]);
-        assert_eq!(data(&venue.pi, "incident", "bad").await["description"], "refused", "its author still sees it");
+        assert_eq!(
+            data(&venue.pi, "incident", "bad").await["description"],
+            "refused",
+            "its author still sees it"
+        );
         // Corrected by a person, it goes at once, and its child with it.
         write(&venue.pi, "referee", Patch, "incident", "bad", json!({"description": "better"})).await;
         let report = venue.sync().await;
@@ -267,11 +282,20 @@ fn parked_edited_again_and_resolved() {
         venue.cable.cut(false);
         let report = venue.sync().await;
         assert_eq!(report.verdicts.get(&Verdict::Parked), Some(&1), "{report:?}");
-        assert_eq!(data(&venue.pi, "incident", "i1").await["decision"], "no_action", "the server's value shows");
-        assert_eq!(venue.pi.conflicts(&space(), true).await.unwrap().len(), 1, "the Pi sees the conflict too");
+        assert_eq!(
+            data(&venue.pi, "incident", "i1").await["decision"],
+            "no_action",
+            "the server's value shows"
+        );
+        assert_eq!(
+            venue.pi.conflicts(&space(), true).await.unwrap().len(),
+            1,
+            "the Pi sees the conflict too"
+        );
         venue.assert_equal().await;
         // Again, and another field.
-        let again = write(&venue.pi, "User B", Patch, "incident", "i1", json!({"decided_by": "User B, sure"})).await;
+        let again =
+            write(&venue.pi, "User B", Patch, "incident", "i1", json!({"decided_by": "User B, sure"})).await;
         assert_eq!(again.verdict, Verdict::Parked);
         write(&venue.pi, "User B", Patch, "incident", "i1", json!({"note": "seen on video"})).await;
         venue.sync().await;
@@ -281,7 +305,8 @@ fn parked_edited_again_and_resolved() {
         assert_eq!(open[0].conflict.incoming.values["decided_by"], "User B, sure");
         assert_eq!(data(&venue.cloud, "incident", "i1").await["note"], "seen on video");
         // At the top's own desk the open group is refused, naming the conflict.
-        let refused = write(&venue.cloud, "User A", Patch, "incident", "i1", json!({"decision": "pending"})).await;
+        let refused =
+            write(&venue.cloud, "User A", Patch, "incident", "i1", json!({"decision": "pending"})).await;
         assert!(refused.reason.unwrap().text.contains(open[0].id.as_str()));
         let answer = Resolve {
             conflict: open[0].id.clone(),
@@ -299,7 +324,10 @@ fn parked_edited_again_and_resolved() {
         venue.assert_equal().await;
         for node in [&venue.cloud, &venue.pi] {
             let now = data(node, "incident", "i1").await;
-            assert_eq!((now["decision"].as_str(), now["decided_by"].as_str()), (Some("penalty_applied"), Some("User B, sure")));
+            assert_eq!(
+                (now["decision"].as_str(), now["decided_by"].as_str()),
+                (Some("penalty_applied"), Some("User B, sure"))
+            );
             assert!(node.conflicts(&space(), true).await.unwrap().is_empty());
         }
         let everything = everything(&venue).await;
@@ -313,7 +341,9 @@ fn parked_edited_again_and_resolved() {
 async fn everything(venue: &Venue) -> String {
     let mut out = String::new();
     let mut keys = vec![key("incident", "i1")];
-    keys.extend(venue.cloud.conflicts(&space(), false).await.unwrap().into_iter().map(|c| key("conflict", &c.id)));
+    keys.extend(
+        venue.cloud.conflicts(&space(), false).await.unwrap().into_iter().map(|c| key("conflict", &c.id)),
+    );
     for key in keys {
         out.push_str(venue.cloud.get(&space(), &key).await.unwrap().unwrap().data.text());
         for old in venue.cloud.history(&space(), &key).await.unwrap() {
@@ -334,7 +364,15 @@ fn twins_join_and_part_again() {
         write(&venue.cloud, "var", Create, "incident", "cloud-1", cloud).await;
         let pi = json!({"race": "r1", "bib_number": 42, "location": "T1", "description": "seen at T1", "note": "left ski", "created_at": "2026-02-14T10:32:31Z"});
         write(&venue.pi, "referee", Create, "incident", "pi-1", pi).await;
-        write(&venue.pi, "referee", Create, "report", "rep-1", json!({"incident": "pi-1", "description": "x"})).await;
+        write(
+            &venue.pi,
+            "referee",
+            Create,
+            "report",
+            "rep-1",
+            json!({"incident": "pi-1", "description": "x"}),
+        )
+        .await;
         venue.cable.cut(false);
         let report = venue.sync().await;
         assert_eq!(report.verdicts.get(&Verdict::Joined), Some(&1), "{report:?}");
@@ -343,12 +381,21 @@ fn twins_join_and_part_again() {
             let joined = node.get(&space(), &key("incident", "pi-1")).await.unwrap().unwrap();
             assert!(matches!(&joined.state, State::Joined(s) if s.as_str() == "cloud-1"));
             assert_eq!(joined.data.str("description"), Some("seen at T1"), "its own data is kept");
-            assert_eq!(data(node, "incident", "cloud-1").await["note"], "left ski", "what was missing is brought");
-            assert_eq!(data(node, "incident", "cloud-1").await["description"], "seen by VAR", "the earlier one stays");
+            assert_eq!(
+                data(node, "incident", "cloud-1").await["note"],
+                "left ski",
+                "what was missing is brought"
+            );
+            assert_eq!(
+                data(node, "incident", "cloud-1").await["description"],
+                "seen by VAR",
+                "the earlier one stays"
+            );
             assert_eq!(data(node, "report", "rep-1").await["incident"], "pi-1", "no child is touched");
         }
         // A later edit of the joined id lands on the survivor.
-        let late = write(&venue.pi, "referee", Patch, "incident", "pi-1", json!({"note": "left ski, twice"})).await;
+        let late =
+            write(&venue.pi, "referee", Patch, "incident", "pi-1", json!({"note": "left ski, twice"})).await;
         assert!(late.verdict.is_settled());
         venue.sync().await;
         venue.assert_equal().await;
@@ -368,7 +415,11 @@ fn twins_join_and_part_again() {
         venue.assert_equal().await;
         for node in [&venue.cloud, &venue.pi] {
             assert!(node.get(&space(), &key("incident", "pi-1")).await.unwrap().unwrap().is_live());
-            assert_eq!(data(node, "incident", "cloud-1").await["note"], "left ski, twice", "changed since: stays");
+            assert_eq!(
+                data(node, "incident", "cloud-1").await["note"],
+                "left ski, twice",
+                "changed since: stays"
+            );
         }
     });
 }

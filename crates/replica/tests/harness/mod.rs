@@ -1,5 +1,10 @@
 //! Two nodes in one process and the cable between them, on virtual time.
-#![allow(clippy::unwrap_used, dead_code, unreachable_pub, reason = "a test's helpers fail loudly; not every test needs all")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "a test's helpers fail loudly; not every test needs all"
+)]
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -217,7 +222,8 @@ impl Cable {
         }
         let grant = self.cloud.grant_of(&device);
         let refused = self.refuse.lock().unwrap().clone();
-        let is_refused = |c: &Change| refused.as_ref().is_some_and(|t| c.fields.values().any(|v| v.as_str() == Some(t)));
+        let is_refused =
+            |c: &Change| refused.as_ref().is_some_and(|t| c.fields.values().any(|v| v.as_str() == Some(t)));
         let (bad, good): (Vec<Change>, Vec<Change>) = push.changes.into_iter().partition(is_refused);
         let mut receipts = self.cloud.ingest(&device.space, grant, good).await.map_err(problem)?;
         receipts.extend(bad.into_iter().map(rejected));
@@ -227,7 +233,8 @@ impl Cable {
 }
 
 fn rejected(change: Change) -> Receipt {
-    let reason = Reason { code: Code::Invalid, field: Some("description".into()), text: "not this year".into() };
+    let reason =
+        Reason { code: Code::Invalid, field: Some("description".into()), text: "not this year".into() };
     Receipt {
         key: change.key(),
         change: change.id,
@@ -255,7 +262,16 @@ fn problem(error: ReplicaError) -> TransportError {
 impl Transport for Cable {
     async fn hello(&self) -> Result<Hello, TransportError> {
         self.reach()?;
-        Err(TransportError::Offline("not asked in these tests".into()))
+        let epoch = self.cloud.store().space(&space()).await.unwrap().epoch;
+        let now = self.cloud.clock().now();
+        Ok(Hello {
+            service: "ropeway".into(),
+            build: "test".into(),
+            schema: 1,
+            epoch,
+            profile: "race 1".into(),
+            now,
+        })
     }
 
     async fn push(&self, body: Bytes) -> Result<Pushed, TransportError> {
@@ -272,7 +288,9 @@ impl Transport for Cable {
         let pushed = self.decide(&body).await?;
         if trouble == Some(Trouble::Duplicate) {
             let again = self.decide(&body).await?;
-            let outcome = |p: &Pushed| p.receipts.iter().map(|r| (r.change.clone(), r.verdict, r.version)).collect::<Vec<_>>();
+            let outcome = |p: &Pushed| {
+                p.receipts.iter().map(|r| (r.change.clone(), r.verdict, r.version)).collect::<Vec<_>>()
+            };
             assert_eq!(outcome(&pushed), outcome(&again), "asked again, the answer must be the same (I1)");
         }
         let during = self.during_push.lock().unwrap().take();
@@ -291,7 +309,8 @@ impl Transport for Cable {
             return Err(TransportError::Offline("the pull was cut".into()));
         }
         let limit = limit.min(*self.page.lock().unwrap());
-        let request = FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
+        let request =
+            FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let token = self.token.lock().unwrap().clone();
         let device = self.cloud.authenticate(&token).await.map_err(problem)?;
         let page = self.cloud.feed(&device.space, &request).await.map_err(problem)?;
@@ -308,8 +327,13 @@ impl Transport for Cable {
         Ok(Page { rows, end })
     }
 
-    async fn live(&self, _on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
-        Err(TransportError::Offline("no live stream here".into()))
+    async fn live(&self, mut on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
+        let mut heads = self.cloud.watch(&space());
+        loop {
+            self.reach()?;
+            on_head(*heads.borrow_and_update());
+            heads.changed().await.map_err(|_| TransportError::Offline("the cloud is gone".into()))?;
+        }
     }
 }
 
@@ -326,7 +350,14 @@ pub fn key(collection: &str, id: &str) -> Key {
 }
 
 /// Writes at a desk; the receipt whatever it says.
-pub async fn write(node: &Node, person: &str, op: Op, collection: &str, id: &str, values: serde_json::Value) -> Receipt {
+pub async fn write(
+    node: &Node,
+    person: &str,
+    op: Op,
+    collection: &str,
+    id: &str,
+    values: serde_json::Value,
+) -> Receipt {
     let role = if node.follows() { "device" } else { "admin" };
     let edit = Edit {
         change: None,
@@ -362,7 +393,8 @@ where
     Fut: Future<Output = ()>,
 {
     for on in [On::Memory, On::Sqlite] {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         eprintln!("on {on:?}");
         runtime.block_on(async { case(Venue::new(on).await).await });
     }

@@ -1,0 +1,329 @@
+//! The HTTP client of a follower: [`Transport`] over reqwest and rustls.
+//!
+//! Links may be slow for hours, so what is bounded is the time without progress and never the whole
+//! exchange. Whatever does not show that it is a Ropeway counts as being offline (TR-18).
+
+mod answer;
+mod events;
+
+use crate::{Hello, Page, PageReader, Problem, ProblemCode, Pushed, Transport, TransportError, VERSION};
+use answer::{Answer, JSON_TYPE, chain};
+use async_trait::async_trait;
+use bytes::Bytes;
+use reqwest::{
+    Client, RequestBuilder, Url,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
+};
+use ropeway_core::{id::DeviceId, time::Stamp};
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+/// The header by which every answer of a Ropeway shows what it is; its value is the node's epoch.
+pub const NODE_HEADER: &str = "ropeway-node";
+/// The header by which a device names itself beside its token.
+pub const DEVICE_HEADER: &str = "x-device-uuid";
+/// The content type of a pull.
+pub const PAGE_TYPE: &str = "application/x-ndjson";
+/// The content type of an error answer.
+pub const PROBLEM_TYPE: &str = "application/problem+json";
+
+/// Bodies up to this size are sent as they are.
+const COMPRESS_ABOVE: usize = 1 << 10;
+/// Fast enough for a Pi; higher levels gain a few per cent on JSON.
+const ZSTD_LEVEL: i32 = 3;
+/// How much of a body is handed to the connection at once: the grain in which progress is seen.
+const UPLOAD_PIECE: usize = 16 << 10;
+/// A connection may hold this much of a body back for a second after it has taken it: so slow a link is
+/// still a link. A dead one is noticed by TCP itself.
+const SLOWEST_BYTES_A_SECOND: usize = 4 << 10;
+/// Bound of the small answers, as they are after decompression.
+const SMALL_ANSWER_MAX: usize = 64 << 10;
+
+/// How to reach an upstream.
+#[derive(Clone)]
+pub struct HttpTransportOptions {
+    /// `http://` or `https://`, with a path where the node is mounted under one.
+    pub base_url: String,
+    /// The device's token. Never logged.
+    pub token: String,
+    /// The device's id, sent beside the token so that a token in the wrong place is noticed.
+    pub device: Option<DeviceId>,
+    /// How long a connection may take to come up.
+    pub connect_timeout: Duration,
+    /// How long an exchange may stand still, in either direction. Slow is not still.
+    pub idle_timeout: Duration,
+    /// How long the question who is there may take altogether.
+    pub hello_timeout: Duration,
+    /// The largest answer taken in, after decompression. A page beyond it is asked for again in halves.
+    pub answer_bytes_max: usize,
+    /// An HTTP proxy to go through. The environment is not read.
+    pub proxy: Option<String>,
+}
+
+impl HttpTransportOptions {
+    /// The defaults for an upstream.
+    pub fn new(base_url: impl Into<String>, token: impl Into<String>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            token: token.into(),
+            device: None,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            hello_timeout: Duration::from_secs(5),
+            answer_bytes_max: 64 << 20,
+            proxy: None,
+        }
+    }
+}
+
+impl fmt::Debug for HttpTransportOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransportOptions").field("base_url", &self.base_url).finish_non_exhaustive()
+    }
+}
+
+/// The upstream's address, the token or the proxy cannot be used; the sentence says what is wrong.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadUpstream(String);
+
+/// Speaks with one upstream over HTTP. Cheap to clone; clones share their connections.
+#[derive(Clone)]
+pub struct HttpTransport {
+    client: Client,
+    base: Url,
+    idle: Duration,
+    hello: Duration,
+    answer_max: usize,
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport").field("base", &self.base.as_str()).finish_non_exhaustive()
+    }
+}
+
+impl HttpTransport {
+    /// Makes the client; connects to nothing yet.
+    pub fn new(options: HttpTransportOptions) -> Result<Self, BadUpstream> {
+        let base = base(&options.base_url)?;
+        let mut headers = HeaderMap::new();
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", options.token))
+            .map_err(|_| BadUpstream("the token has characters that no token has".into()))?;
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+        if let Some(device) = &options.device {
+            let device = HeaderValue::try_from(device.as_str());
+            headers.insert(DEVICE_HEADER, device.map_err(|e| BadUpstream(e.to_string()))?);
+        }
+        let mut builder = Client::builder()
+            .default_headers(headers)
+            .user_agent(concat!("ropeway/", env!("CARGO_PKG_VERSION")))
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(options.connect_timeout)
+            // Shorter than the time after which a node closes a connection on which nothing happens.
+            .pool_idle_timeout(Duration::from_secs(8))
+            .no_proxy();
+        if let Some(proxy) = &options.proxy {
+            let proxy =
+                reqwest::Proxy::all(proxy).map_err(|e| BadUpstream(format!("the proxy: {}", chain(e))))?;
+            builder = builder.proxy(proxy);
+        }
+        let client = builder.build().map_err(|e| BadUpstream(chain(e)))?;
+        let HttpTransportOptions { idle_timeout, hello_timeout, answer_bytes_max, .. } = options;
+        Ok(Self { client, base, idle: idle_timeout, hello: hello_timeout, answer_max: answer_bytes_max })
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
+    }
+
+    /// Sends a request without a body and waits for the head of the answer.
+    async fn get(&self, url: Url, accept: &str) -> Result<Answer, TransportError> {
+        self.send(self.client.get(url).header(ACCEPT, accept), &AtomicUsize::new(0), self.idle).await
+    }
+
+    /// Sends a request and waits for the head of the answer, as long as `moved`, which counts what was
+    /// taken of the body, does not stand still for `patience`.
+    async fn send(
+        &self,
+        request: RequestBuilder,
+        moved: &AtomicUsize,
+        patience: Duration,
+    ) -> Result<Answer, TransportError> {
+        let sent = patiently(patience, moved, request.send()).await;
+        let response = sent.ok_or_else(|| {
+            TransportError::Offline(format!("nothing moved for {} seconds", patience.as_secs_f32()))
+        })?;
+        Answer::of(response.map_err(|e| TransportError::Offline(chain(e)))?, self.idle).await
+    }
+
+    async fn page(&self, cursor: Option<&str>, limit: usize) -> Result<Option<Page>, TransportError> {
+        let mut url = self.url(&[VERSION, "pull"]);
+        url.query_pairs_mut().append_pair("limit", &limit.to_string());
+        if let Some(cursor) = cursor {
+            url.query_pairs_mut().append_pair("after", cursor);
+        }
+        let mut answer = self.get(url, PAGE_TYPE).await?;
+        answer.must_be(PAGE_TYPE)?;
+        let (mut reader, mut rows, mut taken) = (PageReader::new(), Vec::new(), 0);
+        while let Some(piece) = answer.piece().await? {
+            taken += piece.len();
+            if taken > self.answer_max {
+                return Ok(None);
+            }
+            reader.feed(&piece, &mut rows)?;
+        }
+        Ok(Some(Page { rows, end: reader.finish()? }))
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn hello(&self) -> Result<Hello, TransportError> {
+        let ask = async {
+            let answer = self.get(self.url(&["version"]), JSON_TYPE).await?;
+            let body = answer.json(SMALL_ANSWER_MAX).await?;
+            let hello: Hello = read(&body)?;
+            if hello.service != "ropeway" {
+                return Err(TransportError::Offline(format!(
+                    "what answered is `{}`, no Ropeway",
+                    hello.service
+                )));
+            }
+            Ok(hello)
+        };
+        let answered = tokio::time::timeout(self.hello, ask).await;
+        answered.unwrap_or_else(|_| {
+            Err(TransportError::Offline(format!("no answer within {} seconds", self.hello.as_secs_f32())))
+        })
+    }
+
+    async fn push(&self, body: Bytes) -> Result<Pushed, TransportError> {
+        let mut request = self
+            .client
+            .post(self.url(&[VERSION, "push"]))
+            .header(ACCEPT, JSON_TYPE)
+            .header(CONTENT_TYPE, JSON_TYPE);
+        let mut body = body;
+        if body.len() > COMPRESS_ABOVE {
+            body = compressed(body).await?;
+            request = request.header(CONTENT_ENCODING, "zstd");
+        }
+        let moved = Arc::new(AtomicUsize::new(0));
+        let patience = self.idle + Duration::from_secs((body.len() / SLOWEST_BYTES_A_SECOND) as u64);
+        let answer = self.send(request.body(counted(body, moved.clone())), &moved, patience).await?;
+        match answer.json(self.answer_max).await {
+            // Half of the batch has an answer of half the size.
+            Err(TransportError::Garbled(why)) if why == answer::TOO_LARGE => Err(TransportError::Problem(
+                Problem::new(ProblemCode::TooLarge, "the answer to this batch is too large"),
+            )),
+            body => read(&body?),
+        }
+    }
+
+    async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
+        let mut limit = limit.max(1);
+        loop {
+            match self.page(cursor, limit).await? {
+                Some(page) => return Ok(page),
+                None if limit > 1 => limit /= 2,
+                None => {
+                    return Err(TransportError::Garbled(format!(
+                        "one record alone is larger than {} bytes",
+                        self.answer_max
+                    )));
+                }
+            }
+        }
+    }
+
+    async fn live(&self, mut on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
+        let mut answer = self.get(self.url(&[VERSION, "live"]), events::TYPE).await?;
+        answer.must_be(events::TYPE)?;
+        let mut events = events::Events::default();
+        while let Some(piece) = answer.piece().await? {
+            for head in events.feed(&piece)? {
+                on_head(head);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Checks an upstream's address.
+fn base(text: &str) -> Result<Url, BadUpstream> {
+    let bad = |why: &str| BadUpstream(format!("the upstream's address must be like https://host/, {why}"));
+    let url = Url::parse(text).map_err(|e| bad(&format!("this one cannot be read: {e}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(bad("and begin with http:// or https://"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad("without a user or password: the token is given apart"));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(bad("without ? and #"));
+    }
+    Ok(url)
+}
+
+async fn compressed(body: Bytes) -> Result<Bytes, TransportError> {
+    let packed = tokio::task::spawn_blocking(move || {
+        let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
+        // Damage on the way is noticed here, where gzip has its own checksum.
+        zstd.include_checksum(true)?;
+        zstd.compress(&body)
+    })
+    .await;
+    match packed {
+        Ok(Ok(packed)) => Ok(packed.into()),
+        Ok(Err(e)) => Err(TransportError::Garbled(format!("the batch could not be compressed: {e}"))),
+        Err(e) => Err(TransportError::Garbled(format!("the batch could not be compressed: {e}"))),
+    }
+}
+
+/// A body that tells how much of it was taken.
+fn counted(body: Bytes, moved: Arc<AtomicUsize>) -> reqwest::Body {
+    if body.len() <= UPLOAD_PIECE {
+        return body.into();
+    }
+    let pieces = futures_util::stream::unfold(body, move |mut rest| {
+        let piece = rest.split_to(rest.len().min(UPLOAD_PIECE));
+        moved.fetch_add(piece.len(), Ordering::Relaxed);
+        async move { if piece.is_empty() { None } else { Some((Ok::<_, std::io::Error>(piece), rest)) } }
+    });
+    reqwest::Body::wrap_stream(pieces)
+}
+
+/// Waits for `what` as long as something moves. `None`: nothing did for `idle`.
+async fn patiently<T>(idle: Duration, moved: &AtomicUsize, what: impl Future<Output = T>) -> Option<T> {
+    let mut what = std::pin::pin!(what);
+    let mut seen = moved.load(Ordering::Relaxed);
+    loop {
+        match tokio::time::timeout(idle, what.as_mut()).await {
+            Ok(done) => return Some(done),
+            Err(_) => {
+                let now = moved.load(Ordering::Relaxed);
+                if now == seen {
+                    return None;
+                }
+                seen = now;
+            }
+        }
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, TransportError> {
+    serde_json::from_slice(body).map_err(|e| TransportError::Garbled(e.to_string()))
+}

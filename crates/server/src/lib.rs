@@ -1,0 +1,27 @@
+//! # ropeway-server: the host
+//!
+//! What stands between a node and the network: our own accept loop with its timers and bounds, the
+//! layers that every request passes, authentication, the native API of PROTOCOL.md, the live stream,
+//! metrics, and the orderly end. It decides nothing about records: every verb is the replica's.
+
+mod auth;
+mod body;
+mod door;
+mod edge;
+mod failure;
+mod heads;
+mod host;
+mod limits;
+mod metrics;
+mod rate;
+mod routes;
+mod serve;
+mod slots;
+mod socket;
+
+pub use auth::{Caller, Peer};
+pub use body::read_body;
+pub use failure::{Failure, problem_of};
+pub use host::Host;
+pub use limits::Limits;
+pub use serve::{Drained, ServeError, Server, ServerOptions};

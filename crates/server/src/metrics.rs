@@ -1,0 +1,157 @@
+//! What an operator watches: a registry as a value of the host, in the OpenMetrics text format. Labels
+//! are routes, outcomes and states; never devices, people or spaces.
+
+use crate::Host;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+use ropeway_core::receipt::Receipt;
+use ropeway_replica::{ReplicaError, Status};
+use std::time::Duration;
+use tokio::{sync::Mutex, time::Instant};
+
+/// The content type of the text.
+pub(crate) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The state of the space is read at most this often, however many ask.
+const STATUS_EVERY: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Request {
+    method: String,
+    route: String,
+    class: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Outcome {
+    verdict: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Standing {
+    state: &'static str,
+}
+
+/// The metrics and their registry.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Request, Counter>,
+    push_seconds: Histogram,
+    pull_seconds: Histogram,
+    changes: Family<Outcome, Counter>,
+    records_served: Counter,
+    live_streams: Gauge,
+    pub(crate) connections: Gauge,
+    pub(crate) connections_refused: Counter,
+    outbox: Family<Standing, Gauge>,
+    conflicts_open: Gauge,
+    head_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
+    store_bytes: Gauge,
+    status_read: Mutex<Option<Instant>>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 16));
+        let metrics = Self {
+            registry: Registry::with_prefix("ropeway"),
+            requests: Family::default(),
+            push_seconds: seconds(),
+            pull_seconds: seconds(),
+            changes: Family::default(),
+            records_served: Counter::default(),
+            live_streams: Gauge::default(),
+            connections: Gauge::default(),
+            connections_refused: Counter::default(),
+            outbox: Family::default(),
+            conflicts_open: Gauge::default(),
+            head_ahead: Gauge::default(),
+            store_bytes: Gauge::default(),
+            status_read: Mutex::new(None),
+        };
+        metrics.registered()
+    }
+
+    fn registered(mut self) -> Self {
+        let r = &mut self.registry;
+        r.register("http_requests", "Requests by method, route and class of status", self.requests.clone());
+        let (push, pull) = (self.push_seconds.clone(), self.pull_seconds.clone());
+        r.register_with_unit(
+            "push_duration",
+            "From a push that has arrived to its receipts",
+            Unit::Seconds,
+            push,
+        );
+        r.register_with_unit("pull_duration", "Reading one page of the feed", Unit::Seconds, pull);
+        r.register("changes", "Changes answered, by verdict", self.changes.clone());
+        r.register("records_served", "Records sent in pages of the feed", self.records_served.clone());
+        r.register("live_streams", "Live streams open now", self.live_streams.clone());
+        r.register("connections", "Connections open now", self.connections.clone());
+        let refused = self.connections_refused.clone();
+        r.register("connections_refused", "Connections beyond the bound", refused);
+        r.register("outbox_entries", "Outbox entries by state", self.outbox.clone());
+        r.register("conflicts_open", "Conflicts that wait for a person", self.conflicts_open.clone());
+        let ahead = self.head_ahead.clone();
+        r.register_with_unit("head_ahead", "How far the head is ahead of the clock", Unit::Seconds, ahead);
+        r.register_with_unit("store_size", "The database on disk", Unit::Bytes, self.store_bytes.clone());
+        self
+    }
+
+    pub(crate) fn request(&self, method: &str, route: &str, status: u16) {
+        let class = match status {
+            0..=199 => "1xx",
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        let labels = Request { method: method.to_owned(), route: route.to_owned(), class };
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn pushed(&self, took: Duration, receipts: &[Receipt]) {
+        self.push_seconds.observe(took.as_secs_f64());
+        for receipt in receipts {
+            self.changes.get_or_create(&Outcome { verdict: receipt.verdict.as_str() }).inc();
+        }
+    }
+
+    pub(crate) fn pulled(&self, took: Duration, records: usize) {
+        self.pull_seconds.observe(took.as_secs_f64());
+        self.records_served.inc_by(records as u64);
+    }
+
+    /// The whole as text. What is counted elsewhere is read now, but not more often than it is worth.
+    pub(crate) async fn text(&self, host: &Host) -> Result<String, ReplicaError> {
+        let mut read = self.status_read.lock().await;
+        let now = Instant::now();
+        if read.is_none_or(|last| now - last >= STATUS_EVERY) {
+            self.standing(&host.node().status(&host.inner.space).await?);
+            *read = Some(now);
+        }
+        drop(read);
+        self.live_streams.set(i64::try_from(host.inner.live.taken()).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        Ok(text)
+    }
+
+    fn standing(&self, status: &Status) {
+        self.outbox.clear();
+        for (state, count) in &status.outbox {
+            let entries = self.outbox.get_or_create(&Standing { state: state.as_str() });
+            entries.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        self.conflicts_open.set(i64::try_from(status.conflicts_open).unwrap_or(i64::MAX));
+        self.head_ahead.set(Duration::from_micros(status.head_ahead.max(0).cast_unsigned()).as_secs_f64());
+        self.store_bytes.set(i64::try_from(status.bytes).unwrap_or(i64::MAX));
+    }
+}

@@ -1,0 +1,12 @@
+//! The host over real sockets: what it answers, what it refuses, and that it stays up.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod access;
+mod api;
+mod bodies;
+mod drain;
+mod live;
+mod pages;
+mod rig;
+mod sockets;

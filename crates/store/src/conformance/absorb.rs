@@ -1,0 +1,254 @@
+//! Staging and absorbing: all at once, in order, and not at all when something fails.
+
+use super::{On, hand::*};
+use crate::{Absorb, PullEnd, Step, StoreError, Stored};
+use ropeway_core::{
+    outbox::{Entry, EntryState},
+    plan::{Decision, Fed, Keys, Snapshot},
+    record::Upstream,
+    time::Stamp,
+};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+async fn opened(on: &On) -> Stored {
+    let store = on.open_following().await;
+    store.open_space(&space()).await.unwrap();
+    store
+}
+
+fn end(name: &str, cursor: i64) -> PullEnd {
+    PullEnd { epoch: epoch(name), cursor: Stamp(cursor), token: format!("token-{cursor}") }
+}
+
+fn rows(from: i64, to: i64) -> Vec<Fed> {
+    (from..to).map(|i| fed(&key(&format!("r{i}")), i, &format!(r#"{{"n":{i}}}"#))).collect()
+}
+
+/// What `core::absorb` does where nothing is unsettled: take the upstream's word.
+fn take_rows(snapshot: &Snapshot, rows: &[Fed]) -> Decision {
+    let wanted: Keys = Keys { records: rows.iter().map(|r| r.key.clone()).collect(), ..Keys::default() };
+    if !wanted.records.is_subset(&snapshot.keys.records) {
+        return Decision::Need(wanted);
+    }
+    let mut draft = Draft::over(snapshot);
+    for row in rows {
+        draft.put(&row.key, row.data.clone());
+        if let Some(written) = draft.plan.rows.last_mut() {
+            let upstream = Upstream { epoch: epoch("cloud-1"), version: row.version, held: None };
+            written.record.upstream = Some(upstream);
+        }
+    }
+    draft.done()
+}
+
+fn settle(snapshot: &Snapshot, entries: &[Entry]) -> Decision {
+    let mut draft = Draft::over(snapshot);
+    draft.plan.outbox = entries.iter().map(|e| Entry { state: EntryState::Settled, ..e.clone() }).collect();
+    draft.done()
+}
+
+fn plain() -> Absorb {
+    Box::new(|snapshot, step| match step {
+        Step::Rows(rows) => take_rows(snapshot, rows),
+        Step::Settle(entries) => settle(snapshot, entries),
+    })
+}
+
+pub(super) async fn everything_at_once(on: On) {
+    let store = opened(&on).await;
+    put(&store, "r3", r#"{"mine":1}"#).await;
+    for page in 0..3 {
+        let upto = format!("page-{page}");
+        store.stage(&space(), &epoch("cloud-1"), rows(page * 700, page * 700 + 700), &upto).await.unwrap();
+    }
+    assert_eq!(read_on(&*store, &space(), Stamp(0), 99).await.0.len(), 1, "what is staged nobody sees");
+    let over = Arc::new(AtomicBool::new(false));
+    let (other, is_over) = (on.open_following().await, over.clone());
+    let watcher = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while !is_over.load(Ordering::SeqCst) {
+            seen.push(read_on(&*other, &space(), Stamp(0), 10_000).await.0.len());
+        }
+        seen
+    });
+    let taken = store.absorb(&space(), NOW, end("cloud-1", 2_100), plain()).await.unwrap();
+    over.store(true, Ordering::SeqCst);
+    assert_eq!(taken, 2_100);
+    for seen in watcher.await.unwrap() {
+        assert!(seen == 1 || seen == 2_100, "a reader saw {seen} rows: half a pull");
+    }
+    let followed = store.followed(&space()).await.unwrap();
+    assert_eq!((followed.epoch, followed.cursor), (Some(epoch("cloud-1")), Stamp(2_100)));
+    assert_eq!((followed.token.as_deref(), followed.staged), (Some("token-2100"), None));
+    assert_eq!(read_on(&*store, &space(), Stamp(0), 99).await.0.len(), 2_100);
+    let (_, record) = store.records(&space(), &[key("r3")]).await.unwrap().remove(0);
+    assert_eq!((record.data.text(), record.version, record.local_id), (r#"{"n":3}"#, 2, 1));
+    assert_eq!(record.upstream.map(|u| u.version), Some(4));
+    assert_eq!(
+        store.absorb(&space(), NOW, end("cloud-1", 2_100), plain()).await.unwrap(),
+        0,
+        "staging is empty"
+    );
+    sound(&*store, &space()).await;
+}
+
+pub(super) async fn rows_come_in_staging_order(on: On) {
+    let store = opened(&on).await;
+    let mut backwards = rows(0, 1_203);
+    backwards.reverse();
+    // The same record again, as when it changed while pages were read: the later word is the later row.
+    backwards.push(fed(&key("r5"), 5_000, r#"{"n":"newer"}"#));
+    let wanted: Vec<Fed> = backwards.clone();
+    for page in backwards.chunks(100) {
+        store.stage(&space(), &epoch("cloud-1"), page.to_vec(), "t").await.unwrap();
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let mut heads = Stamp(0);
+    let absorb = Box::new(move |snapshot: &Snapshot, step: Step<'_>| {
+        let Step::Rows(rows) = step else { panic!("nothing is to be settled") };
+        assert!(snapshot.head >= heads, "each step begins where the last one ended");
+        assert!(snapshot.follows && snapshot.now == NOW);
+        let decision = take_rows(snapshot, rows);
+        if let Decision::Plan(plan) = &decision {
+            heads = plan.head;
+            noted.lock().unwrap().extend(rows.to_vec());
+        }
+        decision
+    });
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-1", 5_000), absorb).await.unwrap(), 1_204);
+    assert_eq!(*seen.lock().unwrap(), wanted);
+    let (_, record) = store.records(&space(), &[key("r5")]).await.unwrap().remove(0);
+    assert_eq!(record.data.text(), r#"{"n":"newer"}"#);
+    sound(&*store, &space()).await;
+}
+
+/// Entries: receipted at stamps 1 to `count`, one still pending.
+async fn receipted(store: &Stored, count: i64) {
+    write(store, move |plan| {
+        plan.outbox = (1..=count)
+            .map(|n| {
+                let on = key(&format!("r{n}"));
+                let receipt_stamp = Some(Stamp(n));
+                Entry { receipt_stamp, ..entry(n, &format!("c{n}"), &on, EntryState::Receipted) }
+            })
+            .collect();
+        plan.outbox.push(entry(count + 1, "pending", &key("p"), EntryState::Pending));
+    })
+    .await;
+}
+
+pub(super) async fn reached_entries_are_settled(on: On) {
+    let store = opened(&on).await;
+    receipted(&store, 1_300).await;
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 10), "t").await.unwrap();
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let noted = steps.clone();
+    let absorb: Absorb = Box::new(move |snapshot, step| match step {
+        Step::Rows(rows) => take_rows(snapshot, rows),
+        Step::Settle(entries) => {
+            assert_eq!(snapshot.records.len(), 0, "a step begins with nothing loaded");
+            noted.lock().unwrap().push((entries.len(), entries[0].seq));
+            settle(snapshot, entries)
+        }
+    });
+    store.absorb(&space(), NOW, end("cloud-1", 1_100), absorb).await.unwrap();
+    assert_eq!(*steps.lock().unwrap(), [(500, 1), (500, 501), (100, 1_001)]);
+    let left = store.outbox(&space(), &[], 0, 9_999).await.unwrap();
+    assert_eq!((left.len(), left[0].seq), (201, 1_101), "beyond the cursor nothing is settled");
+    assert_eq!(store.outbox(&space(), &[EntryState::Settled], 0, 9_999).await.unwrap().len(), 1_100);
+    sound(&*store, &space()).await;
+}
+
+pub(super) async fn settling_without_progress_is_a_fault(on: On) {
+    let store = opened(&on).await;
+    receipted(&store, 3).await;
+    let stuck: Absorb = Box::new(|snapshot, _| Draft::over(snapshot).done());
+    let ended = store.absorb(&space(), NOW, end("cloud-1", 9), stuck).await;
+    assert!(matches!(ended, Err(StoreError::Fault { .. })), "{ended:?}");
+    assert_eq!(store.followed(&space()).await.unwrap().cursor, Stamp(0));
+    // Two at a time is progress.
+    let slow: Absorb = Box::new(|snapshot, step| match step {
+        Step::Rows(_) => panic!("nothing is staged"),
+        Step::Settle(entries) => settle(snapshot, &entries[..entries.len().min(2)]),
+    });
+    store.absorb(&space(), NOW, end("cloud-1", 9), slow).await.unwrap();
+    assert_eq!(store.outbox(&space(), &[EntryState::Settled], 0, 9).await.unwrap().len(), 3);
+}
+
+pub(super) async fn staging_resumes_and_is_replaced(on: On) {
+    let store = opened(&on).await;
+    assert_eq!(store.followed(&space()).await.unwrap(), crate::Followed::default());
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 5), "t5").await.unwrap();
+    let store = {
+        drop(store);
+        on.open_following().await
+    };
+    assert_eq!(store.followed(&space()).await.unwrap().staged.as_deref(), Some("t5"), "a cut pull resumes");
+    store.stage(&space(), &epoch("cloud-1"), Vec::new(), "t6").await.unwrap();
+    assert_eq!(store.followed(&space()).await.unwrap().staged.as_deref(), Some("t6"));
+    // The upstream was restored: what another epoch said is dropped.
+    store.stage(&space(), &epoch("cloud-2"), rows(10, 13), "t13").await.unwrap();
+    let wrong = store.absorb(&space(), NOW, end("cloud-1", 13), plain()).await;
+    assert!(matches!(wrong, Err(StoreError::Fault { .. })), "rows of another epoch: {wrong:?}");
+    assert_eq!(store.followed(&space()).await.unwrap().staged.as_deref(), Some("t13"));
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-2", 13), plain()).await.unwrap(), 3);
+    assert_eq!(store.followed(&space()).await.unwrap().epoch, Some(epoch("cloud-2")));
+    store.stage(&space(), &epoch("cloud-2"), rows(20, 30), "t30").await.unwrap();
+    store.unstage(&space()).await.unwrap();
+    let followed = store.followed(&space()).await.unwrap();
+    assert_eq!((followed.staged, followed.cursor), (None, Stamp(13)));
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-2", 31), plain()).await.unwrap(), 0);
+    assert_eq!(read_on(&*store, &space(), Stamp(0), 99).await.0.len(), 3);
+}
+
+pub(super) async fn a_failed_step_undoes_all(on: On) {
+    let store = opened(&on).await;
+    put(&store, "mine", "{}").await;
+    receipted(&store, 1).await;
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 1_200), "t").await.unwrap();
+    let before = store.space(&space()).await.unwrap();
+    for fails_at in [0, 1, 2, 3] {
+        let mut at = 0;
+        let absorb: Absorb = Box::new(move |snapshot, step| {
+            let decision = match step {
+                Step::Rows(rows) => take_rows(snapshot, rows),
+                Step::Settle(entries) => settle(snapshot, entries),
+            };
+            if matches!(decision, Decision::Plan(_)) {
+                assert!(at != fails_at, "a bug in a decision");
+                at += 1;
+            }
+            decision
+        });
+        let ended = store.absorb(&space(), NOW, end("cloud-1", 1_200), absorb).await;
+        assert!(matches!(ended, Err(StoreError::Fault { .. })), "{ended:?}");
+        assert_eq!(store.space(&space()).await.unwrap(), before);
+        assert_eq!(read_on(&*store, &space(), Stamp(0), 99).await.0.len(), 1);
+        let followed = store.followed(&space()).await.unwrap();
+        assert_eq!((followed.cursor, followed.staged.as_deref()), (Stamp(0), Some("t")));
+    }
+    // The caller goes away in the middle: it happens or not, never half.
+    let alps = space();
+    let work = store.absorb(&alps, NOW, end("cloud-1", 1_200), plain());
+    let _ = tokio::time::timeout(std::time::Duration::from_micros(300), work).await;
+    put(&store, "after", "{}").await;
+    let seen = read_on(&*store, &space(), Stamp(0), 9_999).await.0.len();
+    assert!(seen == 2 || seen == 1_202, "{seen}");
+    store.absorb(&space(), NOW, end("cloud-1", 1_200), plain()).await.unwrap();
+    assert_eq!(read_on(&*store, &space(), Stamp(0), 9_999).await.0.len(), 1_202);
+    sound(&*store, &space()).await;
+}
+
+pub(super) async fn an_empty_pull_moves_the_cursor(on: On) {
+    let store = opened(&on).await;
+    put(&store, "a", "{}").await;
+    let head = store.space(&space()).await.unwrap().head;
+    let absorb: Absorb = Box::new(|_, _| panic!("there is nothing to decide"));
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-1", 44), absorb).await.unwrap(), 0);
+    assert_eq!(store.followed(&space()).await.unwrap().cursor, Stamp(44));
+    assert_eq!(store.space(&space()).await.unwrap().head, head);
+}

@@ -1,0 +1,79 @@
+//! What every store promises, each promise written once and run on every store.
+//!
+//! A failing case panics. `cargo test -p ropeway-store` runs the list over all stores of this crate.
+
+#![allow(clippy::unwrap_used, reason = "a case that fails panics")]
+
+mod absorb;
+mod feed;
+pub mod hand;
+mod needs;
+mod outbox;
+mod plans;
+mod registry;
+mod spaces;
+mod writers;
+
+use crate::Stored;
+use async_trait::async_trait;
+use std::{future::Future, pin::Pin};
+
+/// A database to run a case on, empty at the beginning.
+#[async_trait]
+pub trait Place: Send + Sync {
+    /// Opens it; a second time while the first is still open, as another process would.
+    async fn open(&self) -> Stored;
+    /// The same as a node that follows an upstream. Called instead of [`Self::open`], never beside it.
+    async fn open_following(&self) -> Stored;
+}
+
+/// What a case runs on.
+pub type On = Box<dyn Place>;
+
+/// A running case.
+pub type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One promise.
+#[derive(Clone, Copy)]
+pub struct Case {
+    /// Its group and name: `feed::pages_in_stamp_order`.
+    pub name: &'static str,
+    /// Runs it; it panics when the promise is broken. Needs a tokio runtime of several threads.
+    pub run: fn(On) -> Running,
+}
+
+macro_rules! list {
+    ($($group:ident: $($case:ident),+ $(,)?;)+) => {
+        vec![$($(Case {
+            name: concat!(stringify!($group), "::", stringify!($case)),
+            run: |on| Box::pin($group::$case(on)),
+        }),+),+]
+    };
+}
+
+/// All promises.
+pub fn cases() -> Vec<Case> {
+    list! {
+        spaces: opening_is_idempotent, an_unknown_space_is_named, spaces_see_nothing_of_each_other,
+            what_is_written_is_there_after_reopening, sound_and_sized;
+        plans: records_round_trip, local_ids_count_within_a_space, history_is_newest_first,
+            receipts_are_found_again, prints_are_found_within_their_window, links_are_found_by_parent,
+            forgotten_rows_leave_no_trace, an_idle_plan_writes_nothing, quiet_rows_reach_no_reader,
+            a_faulty_plan_writes_nothing, digest_equals_a_recomputation;
+        needs: only_what_is_missing_is_loaded, asking_without_end_is_a_fault, asking_again_is_a_fault,
+            the_snapshot_is_exactly_what_was_asked, survivors_come_with_joined_records,
+            a_panic_kills_nothing, clock_head_and_counters_are_given;
+        feed: pages_in_stamp_order, large_records_make_short_pages, each_record_once_at_its_newest_stamp, tombstones_and_joins_are_fed,
+            collections_are_chosen, an_empty_space_is_complete, lists_are_in_id_order,
+            readers_miss_nothing_while_others_write;
+        outbox: entries_round_trip, entries_are_listed_by_state, entries_are_found_by_record_and_number,
+            batches_are_sealed_until_answered;
+        writers: two_stores_lose_nothing, single_changes_from_many_tasks, a_failing_neighbour_harms_nobody,
+            a_caller_that_goes_leaves_no_half;
+        absorb: everything_at_once, rows_come_in_staging_order, reached_entries_are_settled,
+            settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
+            an_empty_pull_moves_the_cursor;
+        registry: devices_round_trip, members_round_trip, runs_are_newest_first,
+            settings_swap_once, generation_moves_with_any_writer;
+    }
+}

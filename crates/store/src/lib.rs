@@ -1,0 +1,229 @@
+//! # ropeway-store: where a space is kept
+//!
+//! One trait, [`Store`], at the level of the engine's verbs, never of SQL rows. No method hands out a
+//! transaction: the store owns its transactions in its own tasks, so that a caller that goes away can
+//! never leave one open. Everything that decides anything is a pure function handed in.
+
+mod asking;
+#[cfg(feature = "testing")]
+pub mod conformance;
+mod error;
+mod memory;
+mod registry;
+mod sqlite;
+
+pub use error::StoreError;
+pub use memory::MemoryStore;
+pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
+pub use sqlite::{Durability, Options, SqliteStore};
+
+use async_trait::async_trait;
+use ropeway_core::{
+    digest::Digest,
+    id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
+    outbox::{Entry, EntryState},
+    plan::{Decision, Fed, Keys, Plan, Sealed, Snapshot, Superseded},
+    profile::Profile,
+    record::Record,
+    time::{Stamp, Time},
+};
+use std::sync::Arc;
+
+/// A pure decision over a snapshot. It may be called again: with more loaded, or because the database
+/// asked for the transaction to be run again.
+pub type Decide = Box<dyn FnMut(&Snapshot) -> Decision + Send>;
+
+/// A pure decision about one step of an absorb.
+pub type Absorb = Box<dyn FnMut(&Snapshot, Step<'_>) -> Decision + Send>;
+
+/// One step of an absorb; all steps run in one transaction.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    /// Take these staged rows in.
+    Rows(&'a [Fed]),
+    /// These receipted entries have been reached by the cursor: settle them.
+    Settle(&'a [Entry]),
+}
+
+/// What is known about a space.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpaceState {
+    /// The node's epoch.
+    pub epoch: Epoch,
+    /// The space's head.
+    pub head: Stamp,
+    /// The digest at that head.
+    pub digest: Digest,
+}
+
+/// A page of the feed, read in one snapshot of the database.
+#[derive(Debug, Clone)]
+pub struct FeedPage {
+    /// Records newer than the cursor, in stamp order, each once.
+    pub rows: Vec<Fed>,
+    /// The space as the page saw it.
+    pub space: SpaceState,
+    /// Whether the page reached the head: only then is what was read consistent.
+    pub complete: bool,
+}
+
+/// How far a follower has read its upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Followed {
+    /// The upstream's epoch; `None` before the first contact.
+    pub epoch: Option<Epoch>,
+    /// The upstream's head up to which everything is absorbed.
+    pub cursor: Stamp,
+    /// The cursor token that the upstream gave for it, to send back as it is.
+    pub token: Option<String>,
+    /// The token up to which everything is staged, when a pull was cut in the middle.
+    pub staged: Option<String>,
+}
+
+/// The end of a complete pull.
+#[derive(Debug, Clone)]
+pub struct PullEnd {
+    /// The upstream's epoch.
+    pub epoch: Epoch,
+    /// The upstream's head that the pull reached.
+    pub cursor: Stamp,
+    /// The cursor token that the upstream gave for it.
+    pub token: String,
+}
+
+/// How many entries the outbox holds, by state.
+pub type Counts = Vec<(EntryState, u64)>;
+
+/// The engine's database. Every method is one transaction, or one consistent read.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Which database this is, for people: `memory`, `sqlite`, `postgres`.
+    fn kind(&self) -> &'static str;
+
+    /// Creates the space where it is not there and returns its state. Idempotent.
+    async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError>;
+
+    /// The space's state. [`StoreError::NoSpace`] where it was never opened.
+    async fn space(&self, space: &SpaceId) -> Result<SpaceState, StoreError>;
+
+    /// Under the space's lock and in one transaction: loads `keys`, asks `decide`, loads what it still
+    /// needs (at most [`ropeway_core::limits::NEED_ROUNDS_MAX`] times), writes the plan, commits.
+    /// Returns the plan that is now durable. On any error nothing was written.
+    async fn transact(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        keys: Keys,
+        decide: Decide,
+    ) -> Result<Plan, StoreError>;
+
+    /// The records newer than `after` in stamp order, at most `limit` and not much more than
+    /// [`ropeway_core::limits::PAGE_BYTES_MAX`] of data, optionally of some collections only.
+    async fn feed(
+        &self,
+        space: &SpaceId,
+        after: Stamp,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<FeedPage, StoreError>;
+
+    /// Records of one collection in id order, beginning after `after`, tombstones and joined rows included.
+    async fn list(
+        &self,
+        space: &SpaceId,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError>;
+
+    /// These records, those that exist.
+    async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError>;
+
+    /// Superseded versions of a record, newest first.
+    async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, StoreError>;
+
+    /// Outbox entries in these states (empty: all unsettled ones), by sequence number after `after`.
+    async fn outbox(
+        &self,
+        space: &SpaceId,
+        states: &[EntryState],
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError>;
+
+    /// How many outbox entries there are in each state.
+    async fn outbox_counts(&self, space: &SpaceId) -> Result<Counts, StoreError>;
+
+    /// The sealed batch that is not answered yet, oldest first.
+    async fn sealed(&self, space: &SpaceId) -> Result<Option<Sealed>, StoreError>;
+
+    /// How far the upstream has been read.
+    async fn followed(&self, space: &SpaceId) -> Result<Followed, StoreError>;
+
+    /// Adds one pulled page to the staging table and notes the token up to which it is filled. Invisible
+    /// to every reader. Rows staged under another epoch are dropped first.
+    async fn stage(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        rows: Vec<Fed>,
+        upto: &str,
+    ) -> Result<(), StoreError>;
+
+    /// Empties the staging table and forgets its token, when a cut pull cannot be resumed.
+    async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError>;
+
+    /// Takes everything staged in, settles the receipted entries whose stamp `end.cursor` has reached,
+    /// moves the cursor and empties the staging table: one transaction, all at once (I6). Returns how
+    /// many staged rows were taken in.
+    async fn absorb(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        end: PullEnd,
+        absorb: Absorb,
+    ) -> Result<u64, StoreError>;
+
+    /// Makes the typed SQL views of a profile; idempotent, replaces those of an older profile.
+    async fn install_views(&self, profile: &Profile) -> Result<(), StoreError>;
+
+    /// Adds or replaces a device.
+    async fn put_device(&self, device: &Device) -> Result<(), StoreError>;
+    /// All devices, by name.
+    async fn devices(&self) -> Result<Vec<Device>, StoreError>;
+    /// A device by its id.
+    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError>;
+    /// The device whose token hashes to this.
+    async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError>;
+    /// Notes when a device was last seen and how far it has pulled. Never makes a revoked device active.
+    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError>;
+
+    /// Adds or replaces a person of this node (ISMF-038: they never sync).
+    async fn put_member(&self, member: &Member) -> Result<(), StoreError>;
+    /// All persons of this node, by e-mail address.
+    async fn members(&self) -> Result<Vec<Member>, StoreError>;
+
+    /// Notes a finished sync (ISMF-147).
+    async fn put_run(&self, space: &SpaceId, run: &SyncRun) -> Result<(), StoreError>;
+    /// The latest syncs, newest first.
+    async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError>;
+
+    /// A small setting of the node itself (its device id, the lease of a sync …).
+    async fn meta(&self, name: &str) -> Result<Option<String>, StoreError>;
+    /// Writes a setting.
+    async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError>;
+    /// Writes a setting only where it still holds `expected` (`None`: absent). Whether it did.
+    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError>;
+
+    /// A number that changes whenever any process changed the database: how one process notices another.
+    async fn generation(&self) -> Result<i64, StoreError>;
+
+    /// Bytes on disk, for people. 0 where there is no disk.
+    async fn size(&self) -> Result<u64, StoreError>;
+
+    /// Asks the database whether it is whole. `Ok(())` or what is wrong.
+    async fn check(&self) -> Result<(), StoreError>;
+}
+
+/// A store behind a shared pointer, as everything above this crate holds it.
+pub type Stored = Arc<dyn Store>;

@@ -1,0 +1,333 @@
+//! The store in memory: for tests and simulations, with the same meaning as the others and no disk.
+
+mod space;
+
+use crate::{
+    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, PullEnd, SpaceState, Step, Store, StoreError,
+    SyncRun,
+    asking::{Asked, Asking, CHUNK, Settling, fault},
+};
+use async_trait::async_trait;
+use ropeway_core::{
+    id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
+    outbox::{Entry, EntryState},
+    plan::{Fed, Keys, Plan, Sealed, Snapshot, Superseded},
+    profile::Profile,
+    record::Record,
+    time::{Stamp, Time},
+};
+use space::Space;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+type Done<T> = Result<T, StoreError>;
+
+/// Spaces in memory, behind one lock that is never held across an `await`.
+pub struct MemoryStore {
+    epoch: Epoch,
+    follows: bool,
+    all: Mutex<All>,
+}
+
+#[derive(Default)]
+struct All {
+    spaces: BTreeMap<SpaceId, Space>,
+    devices: BTreeMap<DeviceId, Device>,
+    members: BTreeMap<String, Member>,
+    meta: BTreeMap<String, String>,
+    generation: i64,
+}
+
+impl All {
+    fn space(&self, space: &SpaceId) -> Done<&Space> {
+        self.spaces.get(space).ok_or_else(|| StoreError::NoSpace(space.to_string()))
+    }
+
+    fn space_mut(&mut self, space: &SpaceId) -> Done<&mut Space> {
+        self.spaces.get_mut(space).ok_or_else(|| StoreError::NoSpace(space.to_string()))
+    }
+}
+
+impl MemoryStore {
+    /// An empty store of this epoch; `follows` says whether its node has an upstream.
+    pub fn new(epoch: Epoch, follows: bool) -> Self {
+        Self { epoch, follows, all: Mutex::default() }
+    }
+
+    fn all(&self) -> MutexGuard<'_, All> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state(&self, space: &Space) -> SpaceState {
+        SpaceState { epoch: self.epoch.clone(), head: space.head, digest: space.digest }
+    }
+
+    /// Asks until there is a plan that can be written.
+    fn ask(
+        &self,
+        space: &Space,
+        now: Time,
+        keys: Keys,
+        decide: &mut dyn FnMut(&Snapshot) -> ropeway_core::plan::Decision,
+    ) -> Done<Box<Plan>> {
+        let mut snapshot = Snapshot::empty(self.epoch.clone(), space.head, self.follows, now);
+        snapshot.next_entry = space.next_entry;
+        let mut asking = Asking::new(snapshot, keys);
+        loop {
+            match asking.next(decide)? {
+                Asked::Load(keys) => space.load(&keys, &mut asking.snapshot),
+                Asked::Plan(plan) => {
+                    space.refuse(&plan)?;
+                    return Ok(plan);
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+
+    async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
+        let mut all = self.all();
+        let there = all.spaces.entry(space.clone()).or_default();
+        Ok(self.state(there))
+    }
+
+    async fn space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
+        Ok(self.state(self.all().space(space)?))
+    }
+
+    async fn transact(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        keys: Keys,
+        mut decide: Decide,
+    ) -> Result<Plan, StoreError> {
+        let mut all = self.all();
+        let there = all.space_mut(space)?;
+        let mut plan = self.ask(there, now, keys, &mut *decide)?;
+        let wrote = there.apply(&mut plan);
+        all.generation += i64::from(wrote);
+        Ok(*plan)
+    }
+
+    async fn feed(
+        &self,
+        space: &SpaceId,
+        after: Stamp,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<FeedPage, StoreError> {
+        let all = self.all();
+        let there = all.space(space)?;
+        let (rows, complete) = there.feed(after, limit.max(1), collections);
+        Ok(FeedPage { rows, space: self.state(there), complete })
+    }
+
+    async fn list(
+        &self,
+        space: &SpaceId,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        Ok(self.all().space(space)?.list(collection, after, limit))
+    }
+
+    async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
+        let all = self.all();
+        let there = all.space(space)?;
+        Ok(keys.iter().filter_map(|k| there.records.get(k).map(|r| (k.clone(), r.clone()))).collect())
+    }
+
+    async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, StoreError> {
+        let all = self.all();
+        let kept = all.space(space)?.history.get(key);
+        let newest_first = kept.into_iter().flatten().rev();
+        Ok(newest_first.map(|r| Superseded { key: key.clone(), record: r.clone() }).collect())
+    }
+
+    async fn outbox(
+        &self,
+        space: &SpaceId,
+        states: &[EntryState],
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let all = self.all();
+        let newer = all.space(space)?.outbox.range(after.saturating_add(1)..);
+        let wanted = |e: &&Entry| match states {
+            [] => e.state.is_unsettled(),
+            states => states.contains(&e.state),
+        };
+        Ok(newer.map(|(_, e)| e).filter(wanted).take(limit).cloned().collect())
+    }
+
+    async fn outbox_counts(&self, space: &SpaceId) -> Result<Counts, StoreError> {
+        Ok(self.all().space(space)?.counts())
+    }
+
+    async fn sealed(&self, space: &SpaceId) -> Result<Option<Sealed>, StoreError> {
+        Ok(self.all().space(space)?.batches.first().cloned())
+    }
+
+    async fn followed(&self, space: &SpaceId) -> Result<Followed, StoreError> {
+        Ok(self.all().space(space)?.followed.clone())
+    }
+
+    async fn stage(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        rows: Vec<Fed>,
+        upto: &str,
+    ) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.space_mut(space)?.stage(epoch, rows, upto);
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.space_mut(space)?.unstage();
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn absorb(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        end: PullEnd,
+        mut absorb: Absorb,
+    ) -> Result<u64, StoreError> {
+        let mut all = self.all();
+        // Steps are written as they come, into a copy that replaces the space when all went well.
+        let mut copy = all.space(space)?.clone();
+        let staged = std::mem::take(&mut copy.staging);
+        if let Some(epoch) = copy.staged_epoch.take().filter(|epoch| *epoch != end.epoch) {
+            return Err(fault(format!("rows of epoch {epoch} are staged, not of {}", end.epoch)));
+        }
+        for rows in staged.chunks(CHUNK) {
+            let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
+            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            copy.apply(&mut plan);
+        }
+        let mut settling = Settling::default();
+        loop {
+            let entries = copy.reached(end.cursor, CHUNK);
+            if settling.is_done(&entries)? {
+                break;
+            }
+            let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Settle(&entries));
+            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            copy.apply(&mut plan);
+        }
+        let PullEnd { epoch, cursor, token } = end;
+        copy.followed = Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None };
+        all.spaces.insert(space.clone(), copy);
+        all.generation += 1;
+        Ok(staged.len() as u64)
+    }
+
+    async fn install_views(&self, _profile: &Profile) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    async fn put_device(&self, device: &Device) -> Result<(), StoreError> {
+        let mut all = self.all();
+        if all.devices.values().any(|d| d.token_hash == device.token_hash && d.id != device.id) {
+            return Err(fault("another device has the same token".into()));
+        }
+        all.devices.insert(device.id.clone(), device.clone());
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn devices(&self) -> Result<Vec<Device>, StoreError> {
+        let mut devices: Vec<Device> = self.all().devices.values().cloned().collect();
+        devices.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(devices)
+    }
+
+    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        Ok(self.all().devices.get(id).cloned())
+    }
+
+    async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
+        Ok(self.all().devices.values().find(|d| d.token_hash == token_hash).cloned())
+    }
+
+    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError> {
+        let mut all = self.all();
+        if let Some(device) = all.devices.get_mut(id) {
+            device.last_seen_at = device.last_seen_at.max(Some(seen));
+            device.pulled = pulled.or(device.pulled);
+            all.generation += 1;
+        }
+        Ok(())
+    }
+
+    async fn put_member(&self, member: &Member) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.members.insert(member.email.clone(), member.clone());
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, StoreError> {
+        Ok(self.all().members.values().cloned().collect())
+    }
+
+    async fn put_run(&self, space: &SpaceId, run: &SyncRun) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.space_mut(space)?.runs.push(run.clone());
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
+        Ok(self.all().space(space)?.runs.iter().rev().take(limit).cloned().collect())
+    }
+
+    async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.all().meta.get(name).cloned())
+    }
+
+    async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.meta.insert(name.to_owned(), value.to_owned());
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError> {
+        let mut all = self.all();
+        if all.meta.get(name).map(String::as_str) != expected {
+            return Ok(false);
+        }
+        all.meta.insert(name.to_owned(), value.to_owned());
+        all.generation += 1;
+        Ok(true)
+    }
+
+    async fn generation(&self) -> Result<i64, StoreError> {
+        Ok(self.all().generation)
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Reads of records: the feed in stamp order, a collection in id order, single ones, superseded ones.
+
+use super::{conn::Conn, errors::Done, rows, space::Space};
+use crate::FeedPage;
+use ropeway_core::{
+    id::{Collection, Key, RecordId, SpaceId},
+    limits,
+    plan::Superseded,
+    record::Record,
+    time::Stamp,
+};
+
+const FEED: &str = concat!(
+    "SELECT ",
+    rows::fed_columns!(),
+    " FROM rw_records WHERE space = ?1 AND stamp > ?2 ORDER BY stamp LIMIT ?3"
+);
+/// The `+` keeps the planner on the index in stamp order.
+const FEED_OF: &str = concat!(
+    "SELECT ",
+    rows::fed_columns!(),
+    " FROM rw_records WHERE space = ?1 AND stamp > ?2
+      AND +collection IN (SELECT value FROM json_each(?4)) ORDER BY stamp LIMIT ?3"
+);
+const LIST: &str = concat!(
+    "SELECT ",
+    rows::record_columns!(),
+    " FROM rw_records WHERE space = ?1 AND collection = ?2 AND id > ?3 ORDER BY id LIMIT ?4"
+);
+const HISTORY: &str = concat!(
+    "SELECT ",
+    rows::record_columns!(),
+    " FROM rw_history WHERE space = ?1 AND collection = ?2 AND id = ?3 ORDER BY no DESC"
+);
+
+/// A page of the feed. Runs in a read transaction, so rows and head are of one moment.
+pub(super) fn feed(
+    conn: &mut Conn,
+    space: &SpaceId,
+    after: Stamp,
+    limit: usize,
+    collections: &[Collection],
+) -> Done<FeedPage> {
+    let space = Space::read(conn, space)?;
+    let Conn { db, names, .. } = conn;
+    let limit = limit.max(1);
+    let most = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1); // one more shows whether it ends
+    let mut page = Vec::with_capacity(limit.min(8_192));
+    let mut stmt;
+    let mut at = if collections.is_empty() {
+        stmt = db.prepare_cached(FEED)?;
+        stmt.query((space.no, after.0, most))?
+    } else {
+        let mut wanted = Vec::with_capacity(collections.len());
+        for collection in collections {
+            wanted.extend(names.find(db, collection)?);
+        }
+        stmt = db.prepare_cached(FEED_OF)?;
+        stmt.query((space.no, after.0, most, rows::to_json(&wanted, "collections")?))?
+    };
+    let mut bytes = 0;
+    while let Some(row) = at.next()? {
+        if page.len() == limit || bytes >= limits::PAGE_BYTES_MAX {
+            return Ok(FeedPage { rows: page, space: space.state(), complete: false });
+        }
+        let fed = rows::fed(db, names, row)?;
+        bytes += fed.data.text().len();
+        page.push(fed);
+    }
+    Ok(FeedPage { rows: page, space: space.state(), complete: true })
+}
+
+/// Records of one collection in id order.
+pub(super) fn list(
+    conn: &mut Conn,
+    space: &SpaceId,
+    collection: &Collection,
+    after: Option<&RecordId>,
+    limit: usize,
+) -> Done<Vec<(RecordId, Record)>> {
+    let space = Space::read(conn, space)?.no;
+    let Conn { db, names, .. } = conn;
+    let Some(collection) = names.find(db, collection)? else { return Ok(Vec::new()) };
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut stmt = db.prepare_cached(LIST)?;
+    let mut at = stmt.query((space, collection, after.map_or("", |id| id.as_str()), most))?;
+    let mut found = Vec::new();
+    while let Some(row) = at.next()? {
+        found.push(rows::record(db, names, row)?);
+    }
+    Ok(found)
+}
+
+/// Superseded versions of one record, newest first.
+pub(super) fn history(conn: &mut Conn, space: &SpaceId, key: &Key) -> Done<Vec<Superseded>> {
+    let space = Space::read(conn, space)?.no;
+    let Conn { db, names, .. } = conn;
+    let Some(collection) = names.find(db, &key.collection)? else { return Ok(Vec::new()) };
+    let mut stmt = db.prepare_cached(HISTORY)?;
+    let mut at = stmt.query((space, collection, key.id.as_str()))?;
+    let mut found = Vec::new();
+    while let Some(row) = at.next()? {
+        let (_, record) = rows::record(db, names, row)?;
+        found.push(Superseded { key: key.clone(), record });
+    }
+    Ok(found)
+}

@@ -1,0 +1,161 @@
+//! Following an upstream: staging what a pull brings, and taking it in all at once (I6).
+
+use super::{apply::apply, conn::Conn, errors::Done, load::load, outbox, rows, space::Space};
+use crate::{
+    Absorb, Followed, PullEnd, Step,
+    asking::{Asked, Asking, CHUNK, Settling, fault},
+};
+use ropeway_core::{
+    id::{Epoch, SpaceId},
+    outbox::Entry,
+    plan::{Fed, Keys},
+    time::{Stamp, Time},
+};
+use rusqlite::OptionalExtension;
+
+const READ: &str = "SELECT epoch, cursor, token, staged FROM rw_follow WHERE space = ?1";
+const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch)
+  VALUES (?1, NULL, 0, ?2, ?3)
+  ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch";
+const STAGED_EPOCH: &str = "SELECT staged_epoch FROM rw_follow WHERE space = ?1";
+const UNSTAGED: &str = "UPDATE rw_follow SET staged = NULL, staged_epoch = NULL WHERE space = ?1";
+const ABSORBED: &str = "INSERT INTO rw_follow (space, epoch, cursor, token) VALUES (?1, ?2, ?3, ?4)
+  ON CONFLICT (space) DO UPDATE SET epoch = excluded.epoch, cursor = excluded.cursor,
+  token = excluded.token, staged = NULL, staged_epoch = NULL";
+const STAGE: &str = "INSERT INTO rw_staging (space, collection, id, version, stamp, state, joined_into,
+  owner, author, person, modified_at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+const CHUNK_OF: &str = concat!(
+    "SELECT ",
+    rows::fed_columns!(),
+    ", no FROM rw_staging WHERE space = ?1 AND no > ?2 ORDER BY no LIMIT ?3"
+);
+const OTHERS: &str = "SELECT 1 FROM rw_staging WHERE space <> ?1 LIMIT 1";
+const CLEAR: &str = "DELETE FROM rw_staging WHERE space = ?1";
+/// Without a condition SQLite drops the pages instead of visiting each row.
+const CLEAR_ALL: &str = "DELETE FROM rw_staging";
+
+/// How far the upstream has been read.
+pub(super) fn followed(conn: &Conn, space: i64) -> Done<Followed> {
+    let found = conn.db.prepare_cached(READ)?.query_row([space], |r| {
+        Ok(Followed {
+            epoch: r.get::<_, Option<String>>(0)?.map(Epoch::trusted),
+            cursor: Stamp(r.get(1)?),
+            token: r.get(2)?,
+            staged: r.get(3)?,
+        })
+    });
+    Ok(found.optional()?.unwrap_or_default())
+}
+
+/// Adds pulled rows to the staging table.
+pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed], upto: &str) -> Done<()> {
+    let space = Space::read(conn, space)?.no;
+    if staged_epoch(conn, space)?.is_some_and(|staged| staged != epoch.as_str()) {
+        clear(conn, space)?;
+    }
+    let Conn { db, names, .. } = conn;
+    let mut stmt = db.prepare_cached(STAGE)?;
+    for row in fed {
+        let (state, joined_into) = rows::of_state(&row.state);
+        let (author, person) = rows::of_author(db, names, &row.author)?;
+        stmt.execute(rusqlite::params![
+            space,
+            names.intern(db, &row.key.collection)?,
+            row.key.id.as_str(),
+            row.version.cast_signed(),
+            row.stamp.0,
+            state,
+            joined_into,
+            names.intern(db, &row.owner)?,
+            author,
+            person,
+            row.modified_at.0,
+            row.data.text()
+        ])?;
+    }
+    db.prepare_cached(STAGED)?.execute((space, upto, epoch.as_str()))?;
+    Ok(())
+}
+
+/// Empties the staging table.
+pub(super) fn unstage(conn: &mut Conn, space: &SpaceId) -> Done<()> {
+    let space = Space::read(conn, space)?.no;
+    clear(conn, space)?;
+    conn.db.prepare_cached(UNSTAGED)?.execute([space])?;
+    Ok(())
+}
+
+fn staged_epoch(conn: &Conn, space: i64) -> Done<Option<String>> {
+    let found = conn.db.prepare_cached(STAGED_EPOCH)?.query_row([space], |r| r.get(0)).optional()?;
+    Ok(found.flatten())
+}
+
+/// Takes in what is staged and settles what the cursor has reached, in the caller's transaction.
+pub(super) fn absorb(
+    conn: &mut Conn,
+    space: &SpaceId,
+    now: Time,
+    end: &PullEnd,
+    decide: &mut Absorb,
+) -> Done<u64> {
+    let mut space = Space::read(conn, space)?;
+    if let Some(staged) = staged_epoch(conn, space.no)?.filter(|staged| *staged != *end.epoch) {
+        return Err(fault(format!("rows of epoch {staged} are staged, not of {}", end.epoch)));
+    }
+    let (mut taken, mut last) = (0, 0);
+    loop {
+        let (rows, upto) = chunk(conn, space.no, last)?;
+        if rows.is_empty() {
+            break;
+        }
+        taken += rows.len() as u64;
+        last = upto;
+        step(conn, &mut space, now, Step::Rows(&rows), decide)?;
+    }
+    let mut settling = Settling::default();
+    loop {
+        let entries: Vec<Entry> = outbox::reached(conn, space.no, end.cursor, CHUNK)?;
+        if settling.is_done(&entries)? {
+            break;
+        }
+        step(conn, &mut space, now, Step::Settle(&entries), decide)?;
+    }
+    space.save(conn)?;
+    clear(conn, space.no)?;
+    conn.db.prepare_cached(ABSORBED)?.execute((space.no, end.epoch.as_str(), end.cursor.0, &end.token))?;
+    Ok(taken)
+}
+
+fn step(conn: &mut Conn, space: &mut Space, now: Time, step: Step<'_>, decide: &mut Absorb) -> Done<()> {
+    let mut asking = Asking::new(space.snapshot(conn.follows, now), Keys::default());
+    loop {
+        match asking.next(&mut |snapshot| decide(snapshot, step))? {
+            Asked::Load(keys) => load(conn, space.no, &keys, &mut asking.snapshot)?,
+            Asked::Plan(mut plan) => {
+                apply(conn, space, &mut plan)?;
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn chunk(conn: &mut Conn, space: i64, after: i64) -> Done<(Vec<Fed>, i64)> {
+    let Conn { db, names, .. } = conn;
+    let mut stmt = db.prepare_cached(CHUNK_OF)?;
+    let mut at = stmt.query((space, after, CHUNK as i64))?;
+    let (mut found, mut last) = (Vec::with_capacity(CHUNK), after);
+    while let Some(row) = at.next()? {
+        found.push(rows::fed(db, names, row)?);
+        last = row.get(11)?;
+    }
+    Ok((found, last))
+}
+
+fn clear(conn: &Conn, space: i64) -> Done<()> {
+    let others = conn.db.prepare_cached(OTHERS)?.query_row([space], |_| Ok(())).optional()?;
+    match others {
+        None => conn.db.prepare_cached(CLEAR_ALL)?.execute([])?,
+        Some(()) => conn.db.prepare_cached(CLEAR)?.execute([space])?,
+    };
+    Ok(())
+}

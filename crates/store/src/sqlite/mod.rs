@@ -1,0 +1,314 @@
+//! The embedded store: one SQLite file, one thread that writes it, a few that read it.
+
+mod apply;
+mod codes;
+mod conn;
+mod errors;
+mod feed;
+mod follow;
+mod load;
+mod names;
+mod open;
+mod outbox;
+mod pool;
+mod registry;
+mod rows;
+mod schema;
+mod space;
+mod transact;
+mod view_text;
+mod views;
+
+pub use open::{Durability, Options};
+
+use crate::{
+    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, PullEnd, SpaceState, Store, StoreError,
+    SyncRun,
+};
+use async_trait::async_trait;
+use conn::Conn;
+use errors::Done;
+use pool::Pool;
+use ropeway_core::{
+    id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
+    outbox::{Entry, EntryState},
+    plan::{Fed, Keys, Plan, Sealed, Superseded},
+    profile::Profile,
+    record::Record,
+    time::{Stamp, Time},
+};
+use space::Space;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A space's records in one SQLite file. Several processes may have it open at the same time.
+///
+/// Dropping it waits for what is being written.
+pub struct SqliteStore {
+    path: PathBuf,
+    options: Options,
+    writer: Pool,
+    readers: Pool,
+    /// One connection that only ever looks whether others have written.
+    watch: Pool,
+}
+
+impl SqliteStore {
+    /// Opens or creates the database at `path`. Blocks: call it at the start, or on a thread for it.
+    ///
+    /// Refuses a newer schema, another program's database and a file that was cut short, and changes
+    /// nothing in them.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
+        let path = path.as_ref().to_owned();
+        let opened = open::open(&path, &options)?;
+        Ok(Self {
+            writer: Pool::start("ropeway-write", vec![opened.writer])?,
+            readers: Pool::start("ropeway-read", opened.readers)?,
+            watch: Pool::start("ropeway-watch", vec![opened.watch])?,
+            path,
+            options,
+        })
+    }
+
+    /// Lets the database grow to this many pages only, or freely again: how a test fills the disk.
+    #[cfg(feature = "testing")]
+    pub async fn allow_pages(&self, most: Option<u32>) -> Result<(), StoreError> {
+        let most = most.unwrap_or(u32::MAX - 1);
+        let set = move |conn: &mut Conn| Ok(conn.db.pragma_update(None, "max_page_count", most)?);
+        self.writer.run(set).await
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn) -> Done<T> + Send + 'static,
+    ) -> Done<T> {
+        self.readers.run(|conn| conn.read(work)).await
+    }
+
+    /// Reads something of a space that has a number.
+    async fn read_in<T: Send + 'static>(
+        &self,
+        space: &SpaceId,
+        work: impl FnOnce(&mut Conn, i64) -> Done<T> + Send + 'static,
+    ) -> Done<T> {
+        let space = space.clone();
+        self.read(move |conn| {
+            let no = Space::read(conn, &space)?.no;
+            work(conn, no)
+        })
+        .await
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Conn) -> Done<T> + Send + 'static,
+    ) -> Done<T> {
+        self.writer.run(|conn| conn.write(work)).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
+        let space = space.clone();
+        if let Some(there) = {
+            let space = space.clone();
+            self.read(move |conn| Space::find(conn, &space)).await?
+        } {
+            return Ok(there.state());
+        }
+        let made = move |conn: &mut Conn| {
+            Space::create(conn, &space)?;
+            Ok(Space::read(conn, &space)?.state())
+        };
+        self.write(made).await
+    }
+
+    async fn space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
+        let space = space.clone();
+        self.read(move |conn| Ok(Space::read(conn, &space)?.state())).await
+    }
+
+    async fn transact(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        keys: Keys,
+        decide: Decide,
+    ) -> Result<Plan, StoreError> {
+        let (work, told) = transact::Transact::new(space.clone(), now, keys, decide);
+        self.writer.share(Box::new(work)).await?;
+        told.await.unwrap_or_else(|_| Err(pool::gone()))
+    }
+
+    async fn feed(
+        &self,
+        space: &SpaceId,
+        after: Stamp,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<FeedPage, StoreError> {
+        let (space, collections) = (space.clone(), collections.to_vec());
+        self.read(move |conn| feed::feed(conn, &space, after, limit, &collections)).await
+    }
+
+    async fn list(
+        &self,
+        space: &SpaceId,
+        collection: &Collection,
+        after: Option<&RecordId>,
+        limit: usize,
+    ) -> Result<Vec<(RecordId, Record)>, StoreError> {
+        let (space, collection, after) = (space.clone(), collection.clone(), after.cloned());
+        self.read(move |conn| feed::list(conn, &space, &collection, after.as_ref(), limit)).await
+    }
+
+    async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
+        let keys = keys.to_vec();
+        self.read_in(space, move |conn, no| load::records(conn, no, keys.iter())).await
+    }
+
+    async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, StoreError> {
+        let (space, key) = (space.clone(), key.clone());
+        self.read(move |conn| feed::history(conn, &space, &key)).await
+    }
+
+    async fn outbox(
+        &self,
+        space: &SpaceId,
+        states: &[EntryState],
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Entry>, StoreError> {
+        let states = states.to_vec();
+        self.read_in(space, move |conn, no| outbox::list(conn, no, &states, after, limit)).await
+    }
+
+    async fn outbox_counts(&self, space: &SpaceId) -> Result<Counts, StoreError> {
+        self.read_in(space, |conn, no| outbox::counts(conn, no)).await
+    }
+
+    async fn sealed(&self, space: &SpaceId) -> Result<Option<Sealed>, StoreError> {
+        self.read_in(space, |conn, no| outbox::sealed(conn, no)).await
+    }
+
+    async fn followed(&self, space: &SpaceId) -> Result<Followed, StoreError> {
+        self.read_in(space, |conn, no| follow::followed(conn, no)).await
+    }
+
+    async fn stage(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        rows: Vec<Fed>,
+        upto: &str,
+    ) -> Result<(), StoreError> {
+        let (space, epoch, upto) = (space.clone(), epoch.clone(), upto.to_owned());
+        self.write(move |conn| follow::stage(conn, &space, &epoch, &rows, &upto)).await
+    }
+
+    async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let space = space.clone();
+        self.write(move |conn| follow::unstage(conn, &space)).await
+    }
+
+    async fn absorb(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        end: PullEnd,
+        mut absorb: Absorb,
+    ) -> Result<u64, StoreError> {
+        let space = space.clone();
+        self.write(move |conn| follow::absorb(conn, &space, now, &end, &mut absorb)).await
+    }
+
+    async fn install_views(&self, profile: &Profile) -> Result<(), StoreError> {
+        let profile = Arc::new(profile.clone());
+        self.write(move |conn| views::install(conn, &profile)).await
+    }
+
+    async fn put_device(&self, device: &Device) -> Result<(), StoreError> {
+        let device = device.clone();
+        self.write(move |conn| registry::put_device(conn, &device)).await
+    }
+
+    async fn devices(&self) -> Result<Vec<Device>, StoreError> {
+        self.read(|conn| registry::devices(conn)).await
+    }
+
+    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let id = id.clone();
+        self.read(move |conn| registry::device(conn, &id)).await
+    }
+
+    async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
+        let token_hash = token_hash.to_owned();
+        self.read(move |conn| registry::device_by_token(conn, &token_hash)).await
+    }
+
+    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError> {
+        let id = id.clone();
+        self.write(move |conn| registry::touch_device(conn, &id, seen, pulled)).await
+    }
+
+    async fn put_member(&self, member: &Member) -> Result<(), StoreError> {
+        let member = member.clone();
+        self.write(move |conn| registry::put_member(conn, &member)).await
+    }
+
+    async fn members(&self) -> Result<Vec<Member>, StoreError> {
+        self.read(|conn| registry::members(conn)).await
+    }
+
+    async fn put_run(&self, space: &SpaceId, run: &SyncRun) -> Result<(), StoreError> {
+        let (space, run) = (space.clone(), run.clone());
+        self.write(move |conn| registry::put_run(conn, Space::read(conn, &space)?.no, &run)).await
+    }
+
+    async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
+        self.read_in(space, move |conn, no| registry::runs(conn, no, limit)).await
+    }
+
+    async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        self.read(move |conn| registry::meta(conn, &name)).await
+    }
+
+    async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        self.write(move |conn| registry::put_meta(conn, &name, &value)).await
+    }
+
+    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        let expected = expected.map(str::to_owned);
+        self.write(move |conn| registry::swap_meta(conn, &name, expected.as_deref(), &value)).await
+    }
+
+    async fn generation(&self) -> Result<i64, StoreError> {
+        let look = |conn: &mut Conn| Ok(conn.db.pragma_query_value(None, "data_version", |r| r.get(0))?);
+        self.watch.run(look).await
+    }
+
+    async fn size(&self) -> Result<u64, StoreError> {
+        let length = |suffix| fs::metadata(open::beside(&self.path, suffix)).map_or(0, |m| m.len());
+        Ok(length("") + length("-wal"))
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        open::check(&self.path, &self.options).await
+    }
+}

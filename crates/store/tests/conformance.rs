@@ -1,0 +1,83 @@
+//! Runs every promise of `conformance` on every store of this crate.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use async_trait::async_trait;
+use libtest_mimic::{Arguments, Trial};
+use ropeway_core::{id::Epoch, time::Time};
+use ropeway_store::{
+    MemoryStore, Options, SqliteStore, Stored,
+    conformance::{Case, On, Place, cases},
+};
+use std::{
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
+use tempfile::TempDir;
+
+struct Memory(OnceLock<Stored>);
+
+impl Memory {
+    fn store(&self, follows: bool) -> Stored {
+        self.0.get_or_init(|| Arc::new(MemoryStore::new(Epoch::trusted("one"), follows))).clone()
+    }
+}
+
+#[async_trait]
+impl Place for Memory {
+    async fn open(&self) -> Stored {
+        self.store(false)
+    }
+    async fn open_following(&self) -> Stored {
+        self.store(true)
+    }
+}
+
+struct Sqlite(TempDir);
+
+impl Sqlite {
+    fn store(&self, epoch: &str, follows: bool) -> Stored {
+        let options = Options::new(Epoch::trusted(epoch), Time(5)).following(follows);
+        Arc::new(SqliteStore::open(self.0.path().join("node.db"), options).unwrap())
+    }
+}
+
+#[async_trait]
+impl Place for Sqlite {
+    async fn open(&self) -> Stored {
+        self.store("one", false)
+    }
+    async fn open_following(&self) -> Stored {
+        // Only the first epoch counts, so any other may be offered later.
+        let epoch = if self.0.path().join("node.db").exists() { "another" } else { "one" };
+        self.store(epoch, true)
+    }
+}
+
+fn trial(store: &str, case: Case, place: fn() -> On) -> Trial {
+    Trial::test(format!("{store}::{}", case.name), move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
+        runtime.block_on((case.run)(place()));
+        Ok(())
+    })
+}
+
+/// The cases that let a decision panic say so in the panic: nobody needs to see those.
+fn hush_wanted_panics() {
+    let loud = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.to_string().contains("a bug in a decision") {
+            loud(info);
+        }
+    }));
+}
+
+fn main() -> ExitCode {
+    hush_wanted_panics();
+    let mut trials = Vec::new();
+    for case in cases() {
+        trials.push(trial("memory", case, || Box::new(Memory(OnceLock::new()))));
+        trials.push(trial("sqlite", case, || Box::new(Sqlite(TempDir::new().unwrap()))));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
