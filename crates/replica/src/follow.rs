@@ -130,7 +130,9 @@ async fn listen(
         }
         let heads = heads.clone();
         let tell = Box::new(move |head| {
-            heads.send_replace(head);
+            // Each stream begins with the head as it is: only another one is news, or a stream that is cut
+            // again and again would set off one sync after the other.
+            heads.send_if_modified(|seen| std::mem::replace(seen, head) != head);
         });
         let _ = transport.live(tell).await;
         // Listens again when the sync loop says something, or after a while.

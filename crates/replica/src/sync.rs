@@ -216,25 +216,27 @@ impl Node {
     ) -> Result<(), Stop> {
         let followed = self.inner.store.followed(space).await?;
         let mut cursor = followed.staged.clone().or(followed.token.clone());
-        let (mut limit, mut staged) = (options.page.max(1), 0);
+        let mut limit = options.page.max(1);
+        let mut staged = 0;
+        let mut fetched = transport.pull(cursor.as_deref(), limit).await;
         loop {
-            let page = match transport.pull(cursor.as_deref(), limit).await {
+            let Page { rows, end } = match fetched {
                 Ok(page) => page,
                 Err(TransportError::Problem(p)) if p.code == ProblemCode::TooLarge && limit > 1 => {
                     limit = (limit / 2).max(1);
+                    fetched = transport.pull(cursor.as_deref(), limit).await;
                     continue;
                 }
                 Err(TransportError::Problem(p)) if starts_over(&p) && cursor.is_some() => {
                     self.inner.store.unstage(space).await?;
-                    cursor = None;
-                    staged = 0;
+                    (cursor, staged) = (None, 0);
+                    fetched = transport.pull(None, limit).await;
                     continue;
                 }
                 Err(error) => return Err(error.into()),
             };
-            let Page { rows, end } = page;
             staged += rows.len() as u64;
-            let nothing_new = rows.is_empty() && end.complete && followed.staged.is_none() && staged == 0;
+            let nothing_new = staged == 0 && end.complete && followed.staged.is_none();
             if nothing_new
                 && followed.epoch.as_ref() == Some(&end.epoch)
                 && !self.has_reached(space, &followed, &end).await?
@@ -242,15 +244,21 @@ impl Node {
                 report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
                 return Ok(());
             }
-            self.inner.store.stage(space, &end.epoch, rows, &end.cursor).await?;
-            progress(Progress::Staged(staged));
             cursor = Some(end.cursor.clone());
             if end.complete {
+                self.inner.store.stage(space, &end.epoch, rows, &end.cursor).await?;
+                progress(Progress::Staged(staged));
                 progress(Progress::Absorbing);
                 report.pulled += self.take_in(space, &end).await?;
                 report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
                 return Ok(());
             }
+            // The next page travels while this one is written.
+            let stage = self.inner.store.stage(space, &end.epoch, rows, &end.cursor);
+            let (written, next) = tokio::join!(stage, transport.pull(Some(&end.cursor), limit));
+            written?;
+            fetched = next;
+            progress(Progress::Staged(staged));
         }
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::StoreError;
 use ropeway_core::{id::Epoch, time::Time};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
@@ -24,6 +24,11 @@ pub enum Durability {
     /// A crash of the program only: a loss of power may take the latest commits.
     Normal,
 }
+
+/// Page cache of the connection that writes, in KiB: all of a node's memory counts on a small machine.
+const WRITER_CACHE: i64 = 16_384;
+/// Page cache of each connection that reads, in KiB.
+const READER_CACHE: i64 = 4_096;
 
 /// How to open a database.
 #[derive(Debug, Clone)]
@@ -78,7 +83,7 @@ pub(super) struct Opened {
 pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
     prepare_file(path)?;
     refuse_damage(path)?;
-    let db = connect(path, options)?;
+    let db = connect(path, options, WRITER_CACHE)?;
     schema::found(&db)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
     let mode: String = db.pragma_query_value(None, "journal_mode", |r| r.get(0))?;
@@ -94,20 +99,22 @@ pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
         Ok(())
     })?;
     refuse_shortened(path, &writer.db)?;
-    let another = || Ok::<_, StoreError>(Conn::new(connect(path, options)?, options.follows));
+    let another = || Ok::<_, StoreError>(Conn::new(connect(path, options, READER_CACHE)?, options.follows));
     let readers = (0..options.readers.max(1)).map(|_| another()).collect::<Done<_>>()?;
     Ok(Opened { writer, readers, watch: another()? })
 }
 
-/// A connection of its own for a check of the whole file.
-pub(super) fn connect(path: &Path, options: &Options) -> Done<Connection> {
+/// A connection with this much page cache, in KiB.
+pub(super) fn connect(path: &Path, options: &Options, cache: i64) -> Done<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags)?;
     db.busy_timeout(options.busy)?;
+    // Otherwise a statement over a partial index is planned anew at each binding.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.pragma_update(None, "trusted_schema", "OFF")?;
     db.pragma_update(None, "foreign_keys", "OFF")?;
     db.pragma_update(None, "temp_store", "MEMORY")?;
-    db.pragma_update(None, "cache_size", -65_536)?;
+    db.pragma_update(None, "cache_size", -cache)?;
     db.pragma_update(None, "wal_autocheckpoint", 10_000)?;
     db.pragma_update(None, "journal_size_limit", 64 << 20)?;
     let synchronous = match options.durability {
@@ -226,7 +233,7 @@ pub(super) async fn check(path: &Path, options: &Options) -> Done<()> {
 }
 
 fn check_now(path: &Path, options: &Options) -> Done<()> {
-    let db = connect(path, options)?;
+    let db = connect(path, options, READER_CACHE)?;
     schema::found(&db)?;
     let found: Vec<String> =
         db.prepare("PRAGMA integrity_check(10)")?.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
