@@ -3,10 +3,13 @@
 
 use crate::{
     change::{Author, Door, Grant, Op},
-    conflict,
+    conflict::{self, Resolution},
     doc::{Doc, Fields},
     id::{CONFLICT, DeviceId, Epoch, Key},
-    ingest::work::{Step, Work},
+    ingest::{
+        create::understood,
+        work::{Missing, Step, Work},
+    },
     merge,
     outbox::{Entry, EntryState},
     plan::{Decision, Fed, Snapshot, Superseded},
@@ -90,6 +93,21 @@ impl Work<'_> {
         let upstream = Some(Upstream { epoch: reached.epoch.clone(), version: row.version, held });
         let by = (row.author.clone(), row.modified_at);
         self.show(&row.key, local, state, data, upstream, by, &row.owner);
+        match &row.state {
+            State::Joined(survivor) => self.give_way(&Key::new(&row.key.collection, survivor)),
+            _ => Ok(()),
+        }
+    }
+
+    /// A record that the upstream made a survivor was perhaps joined here, provisionally and the other way
+    /// round: the upstream's word stands, or the two would be joined in a circle.
+    fn give_way(&mut self, survivor: &Key) -> Step<()> {
+        let Some(local) = self.lookup(survivor)? else { return Ok(()) };
+        let held = local.upstream.as_ref().and_then(|u| u.held.as_ref());
+        let joined = |state: &State| matches!(state, State::Joined(_));
+        if joined(&local.state) && held.is_some_and(|h| !joined(&h.state)) {
+            return self.lay_anew(survivor, &local.author);
+        }
         Ok(())
     }
 
@@ -99,6 +117,9 @@ impl Work<'_> {
         let entries = self.entries_over(key);
         let (Some(local), entries) = (local?, entries?) else { return Ok(()) };
         let unsettled = still_laid(&entries, None);
+        if &*key.collection == CONFLICT && !unsettled.is_empty() {
+            return Ok(());
+        }
         let by = (local.author.clone(), local.modified_at);
         let owner = local.owner.clone();
         let Some(upstream) = local.upstream.clone() else {
@@ -106,7 +127,7 @@ impl Work<'_> {
             let rules = self.profile.rules(&key.collection);
             let (state, data) = lay(None, &unsettled, rules).unwrap_or((State::Deleted, local.data.clone()));
             self.show(key, Some(local), state, data, None, (author.clone(), by.1), &owner);
-            return Ok(());
+            return self.recount_named(key);
         };
         let Some(held) = upstream.held.clone() else { return Ok(()) };
         let rules = self.profile.rules(&key.collection);
@@ -114,7 +135,22 @@ impl Work<'_> {
         let (state, data) = laid.unwrap_or((held.state.clone(), held.data.clone()));
         let upstream = Upstream { held: (!unsettled.is_empty()).then_some(held), ..upstream };
         self.show(key, Some(local), state, data, Some(upstream), by, &owner);
-        Ok(())
+        self.recount_named(key)
+    }
+
+    /// Where a conflict was laid anew, notes at its records whether one is still open about them.
+    fn recount_named(&mut self, key: &Key) -> Step<()> {
+        let Some(record) = self.lookup(key)?.filter(|_| &*key.collection == CONFLICT) else { return Ok(()) };
+        let mut named = self.named_before(key);
+        named.extend(conflict::Conflict::read(&record.data).iter().flat_map(conflict::Conflict::names));
+        self.recount_each(&named)
+    }
+
+    /// The records that a conflict named before it was taken in: the upstream may have found that the same
+    /// change contests another one.
+    fn named_before(&self, key: &Key) -> Vec<Key> {
+        let before = self.touched.get(key).and_then(|t| t.before.as_ref());
+        before.and_then(|r| conflict::Conflict::read(&r.data)).map_or(Vec::new(), |c| c.names())
     }
 
     /// Writes a record's new state; where nothing visible changed it makes no version and no stamp.
@@ -176,25 +212,33 @@ impl Work<'_> {
 
     /// Notes at a record that a pulled conflict about it is open, or no longer.
     fn note_conflict(&mut self, row: &Fed) -> Step<()> {
-        let Some(conflict) = conflict::Conflict::read(&row.data) else { return Ok(()) };
-        let other = conflict.other.iter().map(|id| Key::new(&conflict.collection, id));
-        for about in std::iter::once(conflict.about()).chain(other) {
-            let Some(record) = self.lookup(&about)? else { continue };
-            let is_open = row.state == State::Live && conflict.is_open();
-            match (record.contested, is_open) {
-                (false, true) => self.note_contested(&about, true)?,
-                (true, false) => self.recount(&about)?,
-                _ => {}
+        let Some(stored) = self.lookup(&row.key)? else { return Ok(()) };
+        let Some(conflict) = conflict::Conflict::read(&stored.data) else { return Ok(()) };
+        if let (Some(Resolution::Apart), Some(other)) = (conflict.resolution, &conflict.other) {
+            self.set_apart(&conflict.about(), &Key::new(&conflict.collection, other));
+        }
+        let is_open = stored.is_live() && conflict.is_open();
+        let mut doubtful = self.named_before(&row.key);
+        doubtful.retain(|key| !conflict.names().contains(key));
+        let mut missing = false;
+        for about in conflict.names() {
+            match self.lookup(&about) {
+                Err(Missing) => missing = true,
+                Ok(Some(record)) if !record.contested && is_open => self.note_contested(&about, true)?,
+                Ok(Some(record)) if record.contested && !is_open => doubtful.push(about),
+                Ok(_) => {}
             }
         }
-        Ok(())
+        let counted = self.recount_each(&doubtful);
+        if missing { Err(Missing) } else { counted }
     }
 }
 
 /// Entries that are still part of the row.
 fn still_laid(entries: &[Entry], cursor: Option<Stamp>) -> Vec<Entry> {
     let reached = |e: &Entry| {
-        e.state == EntryState::Receipted && e.receipt_stamp.zip(cursor).is_some_and(|(stamp, cursor)| stamp <= cursor)
+        e.state == EntryState::Receipted
+            && e.receipt_stamp.zip(cursor).is_some_and(|(stamp, cursor)| stamp <= cursor)
     };
     entries.iter().filter(|e| e.state.is_unsettled() && !reached(e)).cloned().collect()
 }
@@ -210,15 +254,17 @@ fn lay(base: Option<(State, Doc)>, entries: &[Entry], rules: Option<&Rules>) -> 
         match (change.op, &mut laid) {
             (Op::Delete, Some((state, _))) => *state = State::Deleted,
             (Op::Delete, None) => {}
-            (_, None) => laid = Some((State::Live, change.fields.clone())),
+            (_, None) => laid = Some((State::Live, understood(rules, change))),
             (_, Some((State::Joined(_), _))) => {}
             (op, Some((state, fields))) => {
                 if op == Op::Create {
                     *state = State::Live;
                 }
-                for (name, value) in change.fields.iter().filter(|(name, _)| !entry.held.contains(name)) {
-                    let value = own_total(rules, name, value, fields, &change.author.device);
-                    fields.insert(name.clone(), value);
+                for (name, value) in understood(rules, change) {
+                    if !entry.held.contains(&name) {
+                        let value = own_total(rules, &name, &value, fields, &change.author.device);
+                        fields.insert(name, value);
+                    }
                 }
             }
         }
@@ -243,4 +289,3 @@ fn differing(before: &Fields, after: &Fields) -> Vec<String> {
     let gone = before.keys().filter(|k| !after.contains_key(*k)).cloned();
     changed.chain(gone).collect()
 }
-

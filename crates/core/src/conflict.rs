@@ -142,6 +142,12 @@ impl Conflict {
         Key::new(&self.collection, &self.record)
     }
 
+    /// Every record that it names: the one it is about, and the other one.
+    pub fn names(&self) -> Vec<Key> {
+        let other = self.other.iter().map(|id| Key::new(&self.collection, id));
+        std::iter::once(self.about()).chain(other).collect()
+    }
+
     /// The fields of a change that answers a conflict.
     pub fn answer(resolution: Resolution, data: Option<Fields>, notes: Option<String>) -> Fields {
         let mut fields = Fields::new();
@@ -159,7 +165,9 @@ impl Conflict {
     pub fn read_answer(fields: &Fields) -> Result<(Resolution, Option<Fields>, Option<String>), String> {
         let unknown = fields.keys().find(|k| !matches!(k.as_str(), "resolution" | "merged" | "notes"));
         if let Some(unknown) = unknown {
-            return Err(format!("a conflict is answered with `resolution`, `merged` and `notes`, not `{unknown}`"));
+            return Err(format!(
+                "a conflict is answered with `resolution`, `merged` and `notes`, not `{unknown}`"
+            ));
         }
         let word = fields.get("resolution").cloned().unwrap_or(Value::Null);
         let resolution: Resolution = serde_json::from_value(word)

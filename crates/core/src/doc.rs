@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn text_is_canonical_at_every_depth() {
-        let doc: Doc = serde_json::from_str(r#"{ "b": {"z":1,"a":[{"y":2,"x":"é\"\n"}]}, "a": null }"#).unwrap();
+        let doc: Doc =
+            serde_json::from_str(r#"{ "b": {"z":1,"a":[{"y":2,"x":"é\"\n"}]}, "a": null }"#).unwrap();
         assert_eq!(doc.text(), r#"{"a":null,"b":{"a":[{"x":"é\"\n","y":2}],"z":1}}"#);
         assert_eq!(Doc::read(doc.text()).unwrap().fields(), doc.fields());
     }

@@ -5,6 +5,8 @@
 //! and writes the [`plan::Plan`] that comes back: state → plan → apply.
 
 pub mod absorb;
+#[cfg(feature = "cases")]
+pub mod cases;
 pub mod change;
 pub mod conflict;
 pub mod digest;
@@ -14,9 +16,9 @@ pub mod ingest;
 pub mod limits;
 pub mod merge;
 pub mod outbox;
-pub mod settle;
 pub mod plan;
 pub mod profile;
 pub mod receipt;
 pub mod record;
+pub mod settle;
 pub mod time;

@@ -57,7 +57,8 @@ pub fn settle(
             _ => Outcome::Server,
         },
         Rule::Ratchet(order) => {
-            let rank = |v: Option<&Value>| v.and_then(Value::as_str).and_then(|s| order.iter().position(|o| o == s));
+            let rank =
+                |v: Option<&Value>| v.and_then(Value::as_str).and_then(|s| order.iter().position(|o| o == s));
             if rank(theirs) > rank(ours) { Outcome::Incoming } else { Outcome::Server }
         }
         Rule::Max => greater(ours, theirs, Ordering::Greater),
@@ -94,16 +95,25 @@ fn by_time(server: Contender<'_>, incoming: Contender<'_>, tie: Tie, earliest: b
             Tie::Incoming => Outcome::Incoming,
             Tie::Server => Outcome::Server,
             // The same two changes give the same record in either order of arrival (I8).
-            Tie::Device if incoming.device > server.device => Outcome::Incoming,
+            Tie::Device if rank(incoming) > rank(server) => Outcome::Incoming,
             Tie::Device => Outcome::Server,
         },
     }
 }
 
+/// Breaks a tie: by device, then by what it says, so that one device's two changes have an order too.
+fn rank(side: Contender<'_>) -> (&DeviceId, String) {
+    let mut text = String::new();
+    crate::doc::write_fields(side.values, &mut text);
+    (side.device, text)
+}
+
 fn greater(ours: Option<&Value>, theirs: Option<&Value>, wanted: Ordering) -> Outcome {
     let number = |v: Option<&Value>| v.and_then(Value::as_f64);
+    // Whole numbers beyond 2^53 differ where their fractions do not.
+    let whole = ours.and_then(Value::as_i64).zip(theirs.and_then(Value::as_i64)).map(|(a, b)| b.cmp(&a));
     match (number(ours), number(theirs)) {
-        (Some(a), Some(b)) if b.partial_cmp(&a) == Some(wanted) => Outcome::Incoming,
+        (Some(a), Some(b)) if whole.or_else(|| b.partial_cmp(&a)) == Some(wanted) => Outcome::Incoming,
         (None, Some(_)) => Outcome::Incoming,
         _ => Outcome::Server,
     }
@@ -174,9 +184,11 @@ fn per_key(
             let own = v.and_then(|v| v.get("updated_at")).and_then(Value::as_str).and_then(Time::parse);
             own.unwrap_or(or)
         };
-        let side = |v: Option<&Value>| -> Fields { v.map(|v| (key.clone(), v.clone())).into_iter().collect() };
+        let side =
+            |v: Option<&Value>| -> Fields { v.map(|v| (key.clone(), v.clone())).into_iter().collect() };
         let (s, i) = (side(there), side(Some(value)));
-        let s = Contender { values: &s, at: at(there, server.at), ..server };
+        // The field's mark does not say whose this key is: a tie goes by what it says, in any order (I8).
+        let s = Contender { values: &s, at: at(there, server.at), device: incoming.device, ..server };
         let i = Contender { values: &i, at: at(Some(value), incoming.at), ..incoming };
         match settle(inner, key, before, s, i) {
             Outcome::Server => {}

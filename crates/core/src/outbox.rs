@@ -44,7 +44,9 @@ impl EntryState {
     /// Reads the word.
     pub fn parse(word: &str) -> Option<Self> {
         use EntryState::*;
-        [Pending, Sealed, Waiting, Rejected, Receipted, Settled, Discarded].into_iter().find(|s| s.as_str() == word)
+        [Pending, Sealed, Waiting, Rejected, Receipted, Settled, Discarded]
+            .into_iter()
+            .find(|s| s.as_str() == word)
     }
     /// Whether the change is still part of the row here: not settled, not given up.
     pub fn is_unsettled(self) -> bool {

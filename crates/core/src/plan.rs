@@ -2,8 +2,8 @@
 //! answers with a `Plan` or asks for more, and the store writes the plan in the same transaction.
 
 use crate::{
-    digest::Digest,
     change::Author,
+    digest::Digest,
     doc::Doc,
     id::{ChangeId, Collection, DeviceId, Epoch, Key},
     outbox::Entry,

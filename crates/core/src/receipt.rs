@@ -175,7 +175,8 @@ impl Receipt {
     /// Whether its version may be the base of the author's next edit: only where the record is exactly
     /// what the author has (DESIGN §7).
     pub fn is_exact(&self) -> bool {
-        self.record.is_none() && matches!(self.verdict, Verdict::Created | Verdict::Applied | Verdict::Unchanged)
+        self.record.is_none()
+            && matches!(self.verdict, Verdict::Created | Verdict::Applied | Verdict::Unchanged)
     }
 }
 

@@ -31,10 +31,12 @@ pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profi
     let (mut out, mut bytes, mut full) = (Vec::new(), 0, false);
     for entry in entries.iter().filter(|e| e.state.is_unsettled() && e.state != EntryState::Receipted) {
         let names = [entry.change.key(), entry.over.clone()];
-        let is_held = names.iter().any(|k| held_back.contains(k))
-            || parents(entry, profile).iter().any(|k| held_back.contains(k));
+        let parents = parents(entry, profile);
+        let is_held = names.iter().chain(&parents).any(|k| held_back.contains(k));
         let follows_own = names.iter().any(|k| taken.contains(k));
-        let ready = entry.state.is_unsent() && entry.due <= now;
+        // What waited for a parent goes behind it as soon as that goes, whatever its own schedule says.
+        let follows_parent = entry.state == EntryState::Waiting && parents.iter().any(|k| taken.contains(k));
+        let ready = entry.state.is_unsent() && (entry.due <= now || follows_parent);
         if !ready || is_held || follows_own || full {
             held_back.extend(names);
             continue;
@@ -171,7 +173,8 @@ fn settle_one(entry: &mut Entry, receipt: &Receipt, epoch: &Epoch, retry: &Retry
             entry.state = EntryState::Receipted;
             entry.receipt_stamp = Some(receipt.stamp);
             entry.held = receipt.detail.parked.clone();
-            entry.granted = receipt.is_exact().then(|| Base { epoch: epoch.clone(), version: receipt.version });
+            entry.granted =
+                receipt.is_exact().then(|| Base { epoch: epoch.clone(), version: receipt.version });
         }
     }
 }
@@ -186,7 +189,9 @@ fn postpone(entry: &mut Entry, retry: &Retry, now: Time) {
 /// Records that an entry refers to.
 fn parents(entry: &Entry, profile: &Profile) -> Vec<Key> {
     let change = &entry.change;
-    let Some(rules) = profile.rules(&change.collection).filter(|_| change.op != Op::Delete) else { return Vec::new() };
+    let Some(rules) = profile.rules(&change.collection).filter(|_| change.op != Op::Delete) else {
+        return Vec::new();
+    };
     let parent = |(field, value)| rules.references.get(field).and_then(|r| ingest::parent_key(r, value));
     change.fields.iter().filter_map(parent).collect()
 }

@@ -2,7 +2,9 @@
 
 use super::{
     Answer,
+    create::too_large,
     edit::same_author,
+    refs::Broken,
     work::{By, Step, Work},
 };
 use crate::{
@@ -24,9 +26,13 @@ impl Work<'_> {
     /// Decides a change to a conflict's record.
     pub(crate) fn answer_conflict(&mut self, change: &Change) -> Step<Answer> {
         let key = change.key();
+        self.found = self.lookup(&key)?;
         let refuse = |code, text: String| Ok(Answer::refused(change, code, None, text));
         if change.op != Op::Patch {
-            return refuse(Code::Forbidden, "conflicts are written by the engine; answer one with a patch".into());
+            return refuse(
+                Code::Forbidden,
+                "conflicts are written by the engine; answer one with a patch".into(),
+            );
         }
         let found = self.lookup(&key)?.filter(Record::is_live);
         let Some((record, conflict)) = found.and_then(|r| Conflict::read(&r.data).map(|c| (r, c))) else {
@@ -39,8 +45,10 @@ impl Work<'_> {
         if let Some(text) = self.may_not_resolve(change, &conflict) {
             return refuse(Code::Forbidden, text);
         }
-        let again = conflict.resolution == Some(resolution) && conflict.merged == merged;
-        if !conflict.is_open() && resolution != Resolution::Reopen && again && conflict.kind != Kind::Join {
+        // A join's `merged` is what it brought, so its undoing is known by the answer alone.
+        let undone = conflict.kind == Kind::Join && resolution == Resolution::Apart;
+        let again = conflict.resolution == Some(resolution) && (conflict.merged == merged || undone);
+        if !conflict.is_open() && resolution != Resolution::Reopen && again {
             return Ok(unchanged(change, key, record.version));
         }
         let base = change.base.as_ref().filter(|b| b.epoch == self.snap.epoch).map(|b| b.version);
@@ -50,11 +58,12 @@ impl Work<'_> {
         }
         let at = self.author_time(change);
         let by = By { author: &change.author, at, role: Some(self.grant.role.clone()) };
+        self.foresee(&conflict.names());
         let mut next = conflict.clone();
         next.notes = notes.or(next.notes);
         let effect = match resolution {
             Resolution::Reopen => self.reopen(&mut next)?,
-            Resolution::Apart => self.part(&mut next, &by)?,
+            Resolution::Apart => self.part(&next, &by, change)?,
             kept => self.close(&mut next, kept, merged, &by, change)?,
         };
         if let Err((code, text)) = effect {
@@ -67,10 +76,7 @@ impl Work<'_> {
             next.resolved_at = Some(at);
         }
         self.supersede(&key, Record { data: next.write(), ..record.clone() }, &by, &["state".to_owned()]);
-        self.recount(&next.about())?;
-        if let Some(other) = &next.other {
-            self.recount(&Key::new(&next.collection, other))?;
-        }
+        self.recount_each(&next.names())?;
         let detail = Detail { parked: Vec::new(), conflicts: vec![key.id.clone()], shown: true };
         let (version, relay) = (record.version + 1, Some(change.clone()));
         Ok(Answer { verdict: Verdict::Applied, over: key, version, detail, reason: None, relay })
@@ -84,7 +90,9 @@ impl Work<'_> {
             Resolver::Upstream if self.snap.follows && self.grant.door == Door::Desk => {
                 Some("conflicts are settled at the upstream: ask there".into())
             }
-            Resolver::Upstream if !resolves => Some(format!("the role `{}` may not settle conflicts", self.grant.role)),
+            Resolver::Upstream if !resolves => {
+                Some(format!("the role `{}` may not settle conflicts", self.grant.role))
+            }
             Resolver::Author if !resolves && !same_author(&conflict.incoming.by, &change.author) => {
                 Some("this conflict is settled by the author of the change that waits".into())
             }
@@ -108,18 +116,20 @@ impl Work<'_> {
         if let Some(values) = &merged
             && let Some(stranger) = values.keys().find(|f| !conflict.fields.contains(f))
         {
-            let text = format!("`{stranger}` is not in this conflict, which is about {}", conflict.fields.join(", "));
+            let text = format!(
+                "`{stranger}` is not in this conflict, which is about {}",
+                conflict.fields.join(", ")
+            );
             return Ok(Err((Code::Invalid, text)));
         }
         if conflict.kind == Kind::Twins {
             return self.close_twins(conflict, kept, merged, by, change);
         }
-        let about = conflict.about();
-        let Some(record) = self.lookup(&about)? else {
+        let (about, found) = self.resolve(&conflict.about())?;
+        let Some(record) = found else {
             return Ok(Err((Code::NotFound, format!("{about} is not here"))));
         };
-        if let Some(field) = moved(conflict, &record) {
-            let text = format!("`{field}` of {about} moved since the conflict was written: look at it again");
+        if let Some(text) = self.went_on(conflict, &about, &record, kept, by)? {
             return Ok(Err((Code::Moved, text)));
         }
         match kept {
@@ -130,8 +140,13 @@ impl Work<'_> {
                 }
             }
             _ => {
-                let values = merged.clone().unwrap_or_else(|| conflict.incoming.values.clone());
-                if let Err(refusal) = self.write_values(&about, record, values, by)? {
+                let mut values = match &merged {
+                    Some(_) if conflict.kind != Kind::Orphan => Fields::new(),
+                    // An orphan's values wait as a whole: what a person names goes over them.
+                    _ => conflict.incoming.values.clone(),
+                };
+                values.extend(merged.clone().unwrap_or_default());
+                if let Err(refusal) = self.write_values(&about, record, values, by, change)? {
                     return Ok(Err(refusal));
                 }
             }
@@ -140,8 +155,61 @@ impl Work<'_> {
         Ok(Ok(()))
     }
 
+    /// Why a conflict cannot be answered as it was shown. Where its values moved, the node that decides
+    /// writes it anew, so that the next look shows what is there.
+    fn went_on(
+        &mut self,
+        conflict: &Conflict,
+        about: &Key,
+        record: &Record,
+        kept: Resolution,
+        by: &By<'_>,
+    ) -> Step<Option<String>> {
+        if let Some(field) = moved(conflict, record) {
+            if !self.snap.follows {
+                self.show_now(&conflict.about(), None, by)?;
+            }
+            return Ok(Some(format!(
+                "`{field}` of {about} moved since the conflict was written: look at it again"
+            )));
+        }
+        let gone = conflict.kind == Kind::Fields && !record.is_live() && kept != Resolution::Server;
+        Ok(gone.then(|| format!("{about} was deleted since the conflict was written: it can only stay so")))
+    }
+
+    /// Writes onto the server's side of what is open about a record what the record holds now.
+    pub(crate) fn show_now(&mut self, about: &Key, except: Option<&Key>, by: &By<'_>) -> Step<()> {
+        if !self.lookup(about)?.is_some_and(|r| r.contested) {
+            return Ok(());
+        }
+        let open = self.conflicts_of(about)?;
+        let Some(record) = self.resolve(about)?.1 else { return Ok(()) };
+        for (key, mut conflict) in open {
+            let asked = conflict.is_open() && conflict.about() == *about && except != Some(&key);
+            if !asked || moved(&conflict, &record).is_none() {
+                continue;
+            }
+            let now =
+                conflict.fields.iter().filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone())));
+            conflict.server.values = now.collect();
+            conflict.server.by = by.author.clone();
+            conflict.server.at = by.at;
+            if let Some(stored) = self.lookup(&key)? {
+                self.supersede(&key, Record { data: conflict.write(), ..stored }, by, &["server".to_owned()]);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes a person's values onto a record, and onto the server's side of whatever else is open there.
-    fn write_values(&mut self, about: &Key, record: Record, values: Fields, by: &By<'_>) -> Step<Result<(), Refusal>> {
+    fn write_values(
+        &mut self,
+        about: &Key,
+        record: Record,
+        values: Fields,
+        by: &By<'_>,
+        change: &Change,
+    ) -> Step<Result<(), Refusal>> {
         let Some(rules) = self.profile.rules(&about.collection) else {
             return Ok(Err((Code::UnknownCollection, format!("the profile has no `{}`", about.collection))));
         };
@@ -151,21 +219,25 @@ impl Work<'_> {
         };
         let mut data = record.data.fields().clone();
         data.extend(values.clone());
-        let changed: Vec<String> = values.keys().cloned().collect();
-        let live = Record { state: State::Live, data: Doc::of(data), ..record };
-        self.supersede(about, live, by, &changed);
-        for (key, mut other) in self.conflicts_of(about)? {
-            if !other.is_open() || other.kind != Kind::Fields || !other.fields.iter().any(|f| values.contains_key(f)) {
-                continue;
-            }
-            let ours = other.fields.iter().filter_map(|f| values.get(f).map(|v| (f.clone(), v.clone())));
-            other.server.values.extend(ours.collect::<Fields>());
-            other.server.by = by.author.clone();
-            other.server.at = by.at;
-            if let Some(stored) = self.lookup(&key)? {
-                self.supersede(&key, Record { data: other.write(), ..stored }, by, &["server".to_owned()]);
-            }
+        let case = super::Case { change, at: by.at, rules };
+        let doc = Doc::of(data.clone());
+        // What the next steps ask for is asked for at once.
+        let _ = (self.conflicts_of(about).is_ok(), self.foresee_twin(about, &case, &record, &doc));
+        if let Some(Broken::Missing { field, parent } | Broken::Gone { field, parent }) =
+            self.follow(&case, &data)?
+        {
+            let text = format!("`{field}` refers to {parent}, which is not there: name another");
+            return Ok(Err((Code::ParentMissing, text)));
         }
+        if let Some(reason) = too_large(change, &doc).and_then(|answer| answer.reason) {
+            return Ok(Err((reason.code, reason.text)));
+        }
+        let changed: Vec<String> = values.keys().cloned().collect();
+        let live = Record { state: State::Live, data: doc, ..record.clone() };
+        self.supersede(about, live, by, &changed);
+        self.show_now(about, Some(&change.key()), by)?;
+        // A person's word makes no join: what became alike by it is flagged.
+        self.flag_likeness(&case, about, &record)?;
         Ok(Ok(()))
     }
 
@@ -190,8 +262,9 @@ impl Work<'_> {
         if !both_live {
             return Ok(Err((Code::Moved, format!("{about} and {survivor} are no longer two live records"))));
         }
+        let now = |f: &String| record.data.get(f).map(|v| (f.clone(), v.clone()));
         let chosen = match kept {
-            Resolution::Incoming => Some(conflict.incoming.values.clone()),
+            Resolution::Incoming => Some(conflict.fields.iter().filter_map(now).collect()),
             Resolution::Merged => merged,
             _ => None,
         };
@@ -201,13 +274,31 @@ impl Work<'_> {
     }
 
     /// They are two.
-    fn part(&mut self, conflict: &mut Conflict, by: &By<'_>) -> Step<Result<(), Refusal>> {
+    fn part(&mut self, conflict: &Conflict, by: &By<'_>, change: &Change) -> Step<Result<(), Refusal>> {
         let Some(other) = conflict.other.clone() else {
-            let text = "`apart` answers whether two records are one; this conflict is about one record".to_owned();
+            let text =
+                "`apart` answers whether two records are one; this conflict is about one record".to_owned();
             return Ok(Err((Code::Invalid, text)));
         };
         if conflict.kind == Kind::Join {
-            return Ok(self.undo_join(conflict, by)?.map_err(|text| (Code::Moved, text)));
+            let about = conflict.about();
+            let joined = self.lookup(&about)?;
+            let case =
+                self.profile.rules(&about.collection).map(|rules| super::Case { change, at: by.at, rules });
+            let both = case.zip(joined);
+            // What the next steps ask for is asked for at once.
+            let _ = conflict.names().iter().filter(|key| self.conflicts_of(key).is_err()).count();
+            if let Some((case, joined)) = &both {
+                self.foresee_twin(&about, case, joined, &joined.data);
+            }
+            if let Err(text) = self.undo_join(conflict, by)? {
+                return Ok(Err((Code::Moved, text)));
+            }
+            // It may be like a third record, which came while it was joined.
+            if let Some((case, joined)) = &both {
+                self.flag_likeness(case, &about, joined)?;
+            }
+            return Ok(Ok(()));
         }
         self.set_apart(&conflict.about(), &Key::new(&conflict.collection, &other));
         Ok(Ok(()))
@@ -219,15 +310,24 @@ impl Work<'_> {
             return Ok(Err((Code::Moved, "the conflict is open already".into())));
         }
         if !matches!(conflict.kind, Kind::Fields | Kind::Twins) {
-            let text = "only a contest over fields or twins is asked again; a join is undone with `apart`".to_owned();
+            let text = "only a contest over fields or twins is asked again; a join is undone with `apart`"
+                .to_owned();
             return Ok(Err((Code::Invalid, text)));
         }
         let about = conflict.about();
-        let Some(record) = self.lookup(&about)? else {
+        let Some(record) = self.resolve(&about)?.1 else {
             return Ok(Err((Code::NotFound, format!("{about} is not here"))));
         };
-        let now: Fields =
-            conflict.fields.iter().filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone()))).collect();
+        let is_one = self.lookup(&about)?.is_some_and(|r| matches!(r.state, State::Joined(_)));
+        if conflict.kind == Kind::Twins && is_one {
+            let text = format!("{about} was joined since: undo the join first");
+            return Ok(Err((Code::Moved, text)));
+        }
+        let now: Fields = conflict
+            .fields
+            .iter()
+            .filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone())))
+            .collect();
         let lead = conflict.fields.first().cloned().unwrap_or_default();
         let mark = record.mark(&lead);
         let standing = Side {
@@ -266,4 +366,3 @@ fn unchanged(change: &Change, over: Key, version: u64) -> Answer {
     let relay = Some(change.clone());
     Answer { verdict: Verdict::Unchanged, over, version, detail, reason: None, relay }
 }
-

@@ -63,14 +63,41 @@ impl Work<'_> {
                 Answer::waiting(change, Some(field), text)
             }
             Door::Desk => {
-                let text = format!("`{field}` refers to {parent}, which is not on this node: download it or correct the reference");
+                let text = format!(
+                    "`{field}` refers to {parent}, which is not on this node: download it or correct the reference"
+                );
                 Answer::refused(change, Code::ParentMissing, Some(field), text)
             }
         }
     }
 
     /// A child of a deleted parent is kept as a tombstone, with its values in an open conflict.
-    fn orphan(&mut self, case: &Case<'_>, over: Key, record: Record, field: &str, parent: &Key) -> Step<Answer> {
+    fn orphan(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        record: Record,
+        field: &str,
+        parent: &Key,
+    ) -> Step<Answer> {
+        let values = record.data.fields().clone();
+        let relay = self.as_created(case.change, &values);
+        self.insert(over.clone(), Record { state: State::Deleted, ..record });
+        let mut answer = self.park_orphan(case, over, values, 1, field, parent)?;
+        answer.relay = Some(relay);
+        Ok(answer)
+    }
+
+    /// Values that would live under a deleted parent wait for a person, who names another.
+    pub(crate) fn park_orphan(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        values: Fields,
+        version: u64,
+        field: &str,
+        parent: &Key,
+    ) -> Step<Answer> {
         let change = case.change;
         let (_, gone) = self.resolve(parent)?;
         let by = gone.map_or_else(|| change.author.clone(), |g| g.author);
@@ -84,12 +111,7 @@ impl Work<'_> {
             rule: "park".into(),
             base: None,
             server: Side { values: Fields::new(), by, at: self.snap.now, deleted: true },
-            incoming: Side {
-                values: record.data.fields().clone(),
-                by: change.author.clone(),
-                at: case.at,
-                deleted: false,
-            },
+            incoming: Side { values: values.clone(), by: change.author.clone(), at: case.at, deleted: false },
             state: Standing::Open,
             opened_at: self.snap.now,
             resolution: None,
@@ -98,18 +120,23 @@ impl Work<'_> {
             resolved_at: None,
             notes: None,
         };
-        let parked = record.data.fields().keys().cloned().collect();
-        let relay = Some(self.as_created(change, record.data.fields()));
-        self.insert(over.clone(), Record { state: State::Deleted, ..record });
         let id = self.open("orphan", &conflict, &change.author)?;
-        let detail = Detail { parked, conflicts: vec![id], shown: true };
-        Ok(Answer { verdict: Verdict::Parked, over, version: 1, detail, reason: None, relay })
+        let detail = Detail { parked: values.into_keys().collect(), conflicts: vec![id], shown: true };
+        let relay = Some(change.clone());
+        Ok(Answer { verdict: Verdict::Parked, over, version, detail, reason: None, relay })
     }
 
     /// What a desk relays is what it understood, defaults included; a relaying node passes on what it got.
     fn as_created(&self, change: &Change, data: &Fields) -> Change {
         match self.grant.door {
-            Door::Desk => Change { op: Op::Create, fields: data.clone(), ..change.clone() },
+            Door::Desk => {
+                let rules = self.profile.rules(&change.collection);
+                let server_only =
+                    |f: &str| rules.and_then(|r| r.fields.get(f)).is_some_and(|f| f.server_only);
+                let fields =
+                    data.iter().filter(|(f, _)| !server_only(f)).map(|(f, v)| (f.clone(), v.clone()));
+                Change { op: Op::Create, fields: fields.collect(), ..change.clone() }
+            }
             Door::Push => change.clone(),
         }
     }
@@ -140,15 +167,24 @@ impl Work<'_> {
     }
 }
 
-/// A counter is a map of device totals; a plain number is the author device's own.
+/// A counter is a map of device totals, of which an author sets their own device's only; a plain number
+/// is that one.
 pub(crate) fn own_totals(rules: &Rules, mut fields: Fields, device: &DeviceId) -> Fields {
     for (name, value) in &mut fields {
         let is_counter = rules.fields.get(name).is_some_and(|f| f.kind == profile::Kind::Counter);
-        if is_counter && value.is_number() {
-            *value = serde_json::json!({ device.as_str(): value.clone() });
+        if is_counter && !value.is_null() {
+            *value = merge::counter(None, Some(value), device);
         }
     }
     fields
+}
+
+/// A change's values as this node understands them; as they came, where it does not.
+pub(crate) fn understood(rules: Option<&Rules>, change: &Change) -> Fields {
+    let admitted = rules.and_then(|r| {
+        Some(own_totals(r, profile::admit(r, change.fields.clone()).ok()?, &change.author.device))
+    });
+    admitted.unwrap_or_else(|| change.fields.clone())
 }
 
 /// What an author saw, in canonical spelling where it has one: only ever compared, never stored.
@@ -162,7 +198,8 @@ pub(crate) fn spelled(rules: &Rules, seen: Fields) -> Fields {
 
 /// A live record must have its required fields.
 pub(crate) fn lacking(case: &Case<'_>, data: &Fields) -> Option<Answer> {
-    let field = case.rules.fields.iter().find(|(name, f)| f.required && data.get(*name).is_none_or(Value::is_null));
+    let field =
+        case.rules.fields.iter().find(|(name, f)| f.required && data.get(*name).is_none_or(Value::is_null));
     field.map(|(name, _)| {
         let text = format!("a `{}` needs `{name}`", case.change.collection);
         Answer::refused(case.change, Code::Invalid, Some(name), text)
@@ -173,7 +210,8 @@ pub(crate) fn lacking(case: &Case<'_>, data: &Fields) -> Option<Answer> {
 pub(crate) fn too_large(change: &Change, doc: &Doc) -> Option<Answer> {
     let (size, most) = (doc.text().len(), limits::RECORD_BYTES_MAX);
     (size > most).then(|| {
-        let text = format!("the record would be {size} bytes, the limit is {most}: put large content into a blob");
+        let text =
+            format!("the record would be {size} bytes, the limit is {most}: put large content into a blob");
         Answer::refused(change, Code::TooLarge, None, text)
     })
 }

@@ -4,6 +4,8 @@ use super::{
     Answer, Case,
     create::lacking,
     edit::same_author,
+    refs::Broken,
+    same::Late,
     work::{By, Missing, Step, Work},
 };
 use crate::{
@@ -11,8 +13,8 @@ use crate::{
     conflict::{Conflict, Kind, Resolution, Side, Standing},
     doc::{Doc, Fields},
     id::{Key, RecordId},
-    limits,
-    merge,
+    limits, merge,
+    plan::JOINED,
     profile::{DeleteRule, OnDelete},
     receipt::{Code, Detail, Verdict},
     record::{Record, State},
@@ -66,7 +68,8 @@ impl Work<'_> {
     /// An edit meets a tombstone.
     pub(crate) fn revive(&mut self, case: &Case<'_>, over: Key, record: Record) -> Step<Answer> {
         let change = case.change;
-        let saw_it = change.base.as_ref().is_some_and(|b| b.epoch == self.snap.epoch && b.version >= record.version);
+        let saw_it =
+            change.base.as_ref().is_some_and(|b| b.epoch == self.snap.epoch && b.version >= record.version);
         let at_desk = self.grant.door == Door::Desk && change.base.is_none() && change.seen.is_none();
         let edit_wins = saw_it
             || at_desk
@@ -92,10 +95,15 @@ impl Work<'_> {
         if let Some(answer) = lacking(case, &data) {
             return Ok(answer);
         }
-        if let Some(super::refs::Broken::Missing { field, parent } | super::refs::Broken::Gone { field, parent }) =
-            self.follow(case, &data)?
-        {
-            return Ok(self.parent_missing(change, &field, &parent));
+        match self.follow(case, &data)? {
+            Some(Broken::Missing { field, parent }) => {
+                return Ok(self.parent_missing(change, &field, &parent));
+            }
+            Some(Broken::Gone { field, parent }) => {
+                let values = change.fields.clone();
+                return self.park_orphan(case, over, values, record.version, &field, &parent);
+            }
+            None => {}
         }
         let mut conflicts = Vec::new();
         if !saw_it && !at_desk {
@@ -107,7 +115,11 @@ impl Work<'_> {
         let contested = self.lookup(&over)?.is_some_and(|r| r.contested);
         let revived = Record { state: State::Live, data: Doc::of(data), contested, ..record };
         let by = self.by(case);
+        let buried = self.found.clone();
         self.supersede(&over, revived, &by, &changed);
+        if let Some(buried) = buried {
+            conflicts.extend(self.matched_late(case, &over, &buried)?.map(Late::conflict));
+        }
         Ok(settled(case, over, Verdict::Merged, version, conflicts, false))
     }
 
@@ -136,41 +148,63 @@ impl Work<'_> {
     /// What a deletion does to children, and theirs; the error is the sentence that refuses it.
     fn falls(&mut self, root: &Key) -> Step<Result<BTreeMap<Key, Fall>, String>> {
         let mut falls: BTreeMap<Key, Fall> = BTreeMap::new();
-        let mut open = vec![root.clone()];
+        let mut open = vec![(root.clone(), 0)];
         let mut missing = false;
-        while let Some(parent) = open.pop() {
+        while let Some((parent, depth)) = open.pop() {
             let Ok(links) = self.links_to(&parent) else {
                 missing = true;
                 continue;
             };
+            if depth >= limits::CASCADE_DEPTH_MAX && !links.is_empty() {
+                let text =
+                    format!("what hangs on {root} is nested more than {depth} deep: delete it in parts");
+                return Ok(Err(text));
+            }
             for link in links {
+                if link.field == JOINED {
+                    // Children keep the id that their author wrote, which may be that of a joined record.
+                    open.push((link.child, depth + 1));
+                    continue;
+                }
                 let Some(reference) =
                     self.profile.rules(&link.child.collection).and_then(|r| r.references.get(&link.field))
                 else {
                     continue;
                 };
                 match self.lookup(&link.child) {
-                    Err(Missing) => missing = true,
+                    Err(Missing) => {
+                        missing = true;
+                        // What hangs on the child is loaded with it, one round for each level.
+                        let _ = self.links_to(&link.child);
+                    }
                     Ok(Some(child)) if child.is_live() && link.child != *root => match reference.on_delete {
                         OnDelete::Refuse => {
-                            let text = format!("{} still refers to {parent} by `{}`: delete or move it first", link.child, link.field);
+                            let text = format!(
+                                "{} still refers to {parent} by `{}`: delete or move it first",
+                                link.child, link.field
+                            );
                             return Ok(Err(text));
                         }
                         OnDelete::Cascade => {
                             if !matches!(falls.insert(link.child.clone(), Fall::Goes), Some(Fall::Goes)) {
-                                open.push(link.child);
+                                open.push((link.child, depth + 1));
                             }
                         }
-                        OnDelete::Release => match falls.entry(link.child).or_insert(Fall::Releases(Vec::new())) {
-                            Fall::Goes => {}
-                            Fall::Releases(fields) => fields.push(link.field),
-                        },
+                        OnDelete::Release => {
+                            match falls.entry(link.child).or_insert(Fall::Releases(Vec::new())) {
+                                Fall::Goes => {}
+                                Fall::Releases(fields) => fields.push(link.field),
+                            }
+                        }
                     },
                     Ok(_) => {}
                 }
             }
             if falls.len() > limits::CASCADE_MAX {
-                return Ok(Err(format!("more than {} records hang on {root}: delete them in parts", limits::CASCADE_MAX)));
+                return Ok(Err(format!(
+                    "more than {} records hang on {root}: delete them in parts",
+                    limits::CASCADE_MAX
+                )));
             }
         }
         if missing { Err(Missing) } else { Ok(Ok(falls)) }
@@ -184,7 +218,7 @@ impl Work<'_> {
             data.insert(field.clone(), Value::Null);
         }
         self.supersede(key, Record { data: Doc::of(data), ..record }, by, &fields);
-        Ok(())
+        self.show_now(key, None, by)
     }
 
     /// Whether the record was changed after what the deletion's author saw; and whether they saw exactly it.
@@ -198,8 +232,11 @@ impl Work<'_> {
             return (record.version > base.version, record.version == base.version);
         }
         let contested = match &change.seen {
-            Some(seen) => seen.iter().any(|(f, v)| !record.data.get(f).is_some_and(|now| merge::same(now, v))),
-            None => !same_author(&record.author, &change.author),
+            Some(seen) if !seen.is_empty() => {
+                seen.iter().any(|(f, v)| !record.data.get(f).is_some_and(|now| merge::same(now, v)))
+            }
+            // Whoever saw nothing may still delete what they alone wrote.
+            _ => !same_author(&record.author, &change.author),
         };
         (contested, false)
     }
@@ -254,7 +291,14 @@ impl Work<'_> {
     }
 }
 
-fn settled(case: &Case<'_>, over: Key, verdict: Verdict, version: u64, conflicts: Vec<RecordId>, exact: bool) -> Answer {
+fn settled(
+    case: &Case<'_>,
+    over: Key,
+    verdict: Verdict,
+    version: u64,
+    conflicts: Vec<RecordId>,
+    exact: bool,
+) -> Answer {
     let detail = Detail { parked: Vec::new(), conflicts, shown: !exact };
     Answer { verdict, over, version, detail, reason: None, relay: Some(case.change.clone()) }
 }

@@ -4,7 +4,8 @@ use super::{
     Answer, Case,
     create::{lacking, too_large},
     refs::Broken,
-    work::{Step, Work},
+    same::Late,
+    work::{Missing, Step, Work},
 };
 use crate::{
     change::{Change, Door, Op},
@@ -46,6 +47,10 @@ impl Work<'_> {
     /// Lays a change over a live record.
     pub(crate) fn edit(&mut self, case: &Case<'_>, over: Key, record: Record) -> Step<Answer> {
         let change = case.change;
+        let mut after = record.data.fields().clone();
+        after.extend(change.fields.clone());
+        self.offset = change.at.and_then(|at| at.offset).unwrap_or(0);
+        self.foresee_twin(&over, case, &record, &Doc::of(after));
         let broken = self.follow(case, &change.fields)?;
         if let Some(Broken::Missing { field, parent }) = &broken {
             return Ok(self.parent_missing(change, field, parent));
@@ -57,7 +62,10 @@ impl Work<'_> {
             true => self.conflicts_of(&over)?,
             false => Vec::new(),
         };
-        let open: Vec<_> = open.into_iter().filter(|(_, c)| c.is_open() && c.kind == Kind::Fields && c.about() == over).collect();
+        let open: Vec<_> = open
+            .into_iter()
+            .filter(|(_, c)| c.is_open() && c.kind == Kind::Fields && c.about() == over)
+            .collect();
         let contests = contests(case, &record);
         if let Some(answer) = self.refuse_at_top(change, &contests, &open) {
             return Ok(answer);
@@ -72,7 +80,8 @@ impl Work<'_> {
             let standing = open.iter().filter(|(_, c)| c.fields.iter().any(|f| contest.group.has(f)));
             let standing: Vec<_> = standing.cloned().collect();
             if contest.changed.is_empty() {
-                self.withdraw(change, &standing, case)?;
+                self.withdraw(case, contest, &standing)?;
+                self.say_again(case, &over, contest)?;
             } else if !standing.is_empty() {
                 self.park_again(case, &over, contest, &standing, &mut tally)?;
             } else if gone.as_deref().is_some_and(|f| contest.group.has(f)) {
@@ -89,25 +98,33 @@ impl Work<'_> {
     }
 
     /// Writes what was decided and gives the verdict.
-    fn conclude(&mut self, case: &Case<'_>, over: Key, before: Record, sight: Sight, tally: Tally) -> Step<Answer> {
+    fn conclude(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        before: Record,
+        sight: Sight,
+        tally: Tally,
+    ) -> Step<Answer> {
         let change = case.change;
         let mut version = before.version;
-        let mut joined = None;
+        let mut late = None;
         if !tally.writes.is_empty() {
             let mut data = before.data.fields().clone();
             data.extend(tally.writes.clone());
-            // A conflict opened by this very change has marked the record meanwhile.
-            let contested = self.lookup(&over)?.is_some_and(|r| r.contested);
-            let after = Record { data: Doc::of(data), contested, ..before.clone() };
+            // What this very change noted on the record meanwhile stays: an open conflict, a later time.
+            let noted = self.lookup(&over)?.unwrap_or_else(|| before.clone());
+            let after = Record { data: Doc::of(data), ..noted };
             let changed: Vec<String> = tally.writes.keys().cloned().collect();
             self.offset = change.at.and_then(|at| at.offset).unwrap_or(0);
             let by = self.by(case);
             self.supersede(&over, after, &by, &changed);
-            version += 1;
-            joined = self.matched_late(case, &over, &before)?;
+            late = self.matched_late(case, &over, &before)?;
+            version = self.lookup(&over)?.map_or(version, |r| r.version);
         }
         let verdict = match &tally {
-            _ if joined.is_some() => Verdict::Joined,
+            _ if matches!(late, Some(Late::Joined(_))) => Verdict::Joined,
+            _ if matches!(late, Some(Late::Asked(_))) => Verdict::Parked,
             t if !t.parked.is_empty() => Verdict::Parked,
             t if t.writes.is_empty() && t.lost => Verdict::Overruled,
             t if t.writes.is_empty() => Verdict::Unchanged,
@@ -116,7 +133,7 @@ impl Work<'_> {
         };
         let shown = !sight.exact || !matches!(verdict, Verdict::Applied | Verdict::Unchanged);
         let mut conflicts = tally.conflicts;
-        conflicts.extend(joined);
+        conflicts.extend(late.map(Late::conflict));
         let detail = Detail { parked: tally.parked, conflicts, shown };
         Ok(Answer { verdict, over, version, detail, reason: None, relay: Some(change.clone()) })
     }
@@ -150,6 +167,10 @@ impl Work<'_> {
             Outcome::Park => return self.park(case, over, contest, Kind::Fields, tally),
             Outcome::Both(value) => {
                 tally.merged = true;
+                if let Some(kept) = loser_of_a_key(contest, &value) {
+                    let conflict = self.conflict(case, over, contest, Kind::Fields, Some(kept));
+                    tally.conflicts.push(self.open(lead, &conflict, &case.change.author)?);
+                }
                 if !contest.there.get(lead).is_some_and(|v| merge::same(v, &value)) {
                     tally.writes.insert(lead.to_owned(), value);
                 }
@@ -162,11 +183,14 @@ impl Work<'_> {
             Outcome::Incoming => {
                 tally.merged = true;
                 if contest.there.values().any(|v| !v.is_null()) {
-                    let conflict = self.conflict(case, over, contest, Kind::Fields, Some(Resolution::Incoming));
+                    let conflict =
+                        self.conflict(case, over, contest, Kind::Fields, Some(Resolution::Incoming));
                     tally.conflicts.push(self.open(lead, &conflict, &case.change.author)?);
                 }
-                // Companions that belonged to the losing side go with it.
-                let goes = |f: &&String| contest.there.contains_key(*f) && !case.rules.fields.get(*f).is_some_and(|f| f.required);
+                // Companions that belonged to the losing side go with it, where it lost its leading value.
+                let led = contest.wanted.contains_key(lead);
+                let required = |f: &String| case.rules.fields.get(f).is_some_and(|f| f.required);
+                let goes = |f: &&String| led && contest.there.contains_key(*f) && !required(f);
                 for field in contest.group.fields.iter().filter(goes) {
                     tally.writes.insert(field.clone(), Value::Null);
                 }
@@ -202,7 +226,8 @@ impl Work<'_> {
         tally: &mut Tally,
     ) -> Step<()> {
         let author = &case.change.author;
-        let own = standing.iter().find(|(_, c)| c.kind == Kind::Fields && same_author(&c.incoming.by, author));
+        let own =
+            standing.iter().find(|(_, c)| c.kind == Kind::Fields && same_author(&c.incoming.by, author));
         let Some((key, conflict)) = own else {
             return self.park(case, over, contest, Kind::Fields, tally);
         };
@@ -212,6 +237,7 @@ impl Work<'_> {
         replaced.incoming.by = author.clone();
         for field in contest.wanted.keys().filter(|f| !conflict.fields.contains(f)) {
             replaced.fields.push(field.clone());
+            replaced.server.values.extend(contest.there.get(field).map(|v| (field.clone(), v.clone())));
         }
         self.rewrite(key, &replaced, case)?;
         tally.parked.extend(contest.wanted.keys().cloned());
@@ -220,9 +246,12 @@ impl Work<'_> {
     }
 
     /// The author of a parked side now wants what is there: nothing is left to decide.
-    fn withdraw(&mut self, change: &Change, standing: &[(Key, Conflict)], case: &Case<'_>) -> Step<()> {
+    fn withdraw(&mut self, case: &Case<'_>, contest: &Contest<'_>, standing: &[(Key, Conflict)]) -> Step<()> {
+        let change = case.change;
         for (key, conflict) in standing {
-            if !same_author(&conflict.incoming.by, &change.author) {
+            let takes_back = contest.wanted.contains_key(contest.group.name)
+                || conflict.incoming.values.keys().all(|f| contest.wanted.contains_key(f));
+            if !takes_back || !same_author(&conflict.incoming.by, &change.author) {
                 continue;
             }
             let mut settled = conflict.clone();
@@ -232,6 +261,32 @@ impl Work<'_> {
             settled.resolved_at = Some(case.at);
             self.rewrite(key, &settled, case)?;
             self.recount(&conflict.about())?;
+        }
+        Ok(())
+    }
+
+    /// Somebody says what is there already. Under a rule that asks for times theirs counts from now on,
+    /// or the order of arrival would decide (I8). No reader has to know.
+    fn say_again(&mut self, case: &Case<'_>, over: &Key, contest: &Contest<'_>) -> Step<()> {
+        let (rule, lead) = (contest.group.rule, contest.group.name);
+        if !contest.group.fields.is_empty() || !matches!(rule, Rule::Latest(_) | Rule::Earliest(_)) {
+            return Ok(());
+        }
+        let Some(record) = self.lookup(over)? else { return Ok(()) };
+        let incoming = Contender {
+            values: &contest.wanted,
+            at: case.at,
+            device: &case.change.author.device,
+            role: None,
+        };
+        let server = merge::contender(&contest.there, &contest.mark);
+        if merge::settle(rule, lead, None, server, incoming) == Outcome::Incoming {
+            let mut marks = record.marks.clone();
+            marks.entry(String::new()).or_insert_with(|| record.mark(""));
+            let mark =
+                Mark { at: case.at, device: case.change.author.device.clone(), ..contest.mark.clone() };
+            marks.insert(lead.to_owned(), mark);
+            self.touch(over.clone(), Record { marks, ..record }, false);
         }
         Ok(())
     }
@@ -251,6 +306,21 @@ impl Work<'_> {
         self.note_contested(about, open)
     }
 
+    /// Does so for several records, each with what its recount asks for, in as few rounds as for one.
+    pub(crate) fn recount_each(&mut self, about: &[Key]) -> Step<()> {
+        self.foresee(about);
+        let counted: Vec<bool> = about.iter().map(|key| self.recount(key).is_ok()).collect();
+        if counted.contains(&false) { Err(Missing) } else { Ok(()) }
+    }
+
+    /// Asks for records and for what links to them, in one round.
+    pub(crate) fn foresee(&mut self, keys: &[Key]) {
+        for key in keys {
+            let _ = self.lookup(key);
+            let _ = self.links_to(key);
+        }
+    }
+
     /// At the desk of the node that decides, an open conflict is answered, not typed over.
     fn refuse_at_top(
         &self,
@@ -262,11 +332,14 @@ impl Work<'_> {
             return None;
         }
         let blocked = contests.iter().filter(|c| !c.changed.is_empty()).find_map(|contest| {
-            open.iter().find(|(_, c)| c.fields.iter().any(|f| contest.group.has(f))).map(|(key, _)| (contest, key))
+            open.iter()
+                .find(|(_, c)| c.fields.iter().any(|f| contest.group.has(f)))
+                .map(|(key, _)| (contest, key))
         });
         blocked.map(|(contest, key)| {
             let field = contest.group.name;
-            let text = format!("`{field}` waits for an answer in the conflict `{}`: resolve that one", key.id);
+            let text =
+                format!("`{field}` waits for an answer in the conflict `{}`: resolve that one", key.id);
             Answer::refused(change, Code::ConflictOpen, Some(field), text)
         })
     }
@@ -282,9 +355,12 @@ impl Work<'_> {
     ) -> Conflict {
         let change = case.change;
         let person = self.touched.get(over).map(|t| &t.now).or_else(|| self.snap.records.get(over));
-        let person = person.filter(|r| r.author.device == contest.mark.device).and_then(|r| r.author.person.clone());
+        let person =
+            person.filter(|r| r.author.device == contest.mark.device).and_then(|r| r.author.person.clone());
         let seen = change.seen.as_ref();
-        let base = seen.map(|s| s.iter().filter(|(f, _)| contest.group.has(f)).map(|(f, v)| (f.clone(), v.clone())).collect());
+        let base = seen.map(|s| {
+            s.iter().filter(|(f, _)| contest.group.has(f)).map(|(f, v)| (f.clone(), v.clone())).collect()
+        });
         let named = contest.wanted.keys().chain(contest.there.keys()).cloned();
         let mut fields: Vec<String> = named.collect();
         fields.sort_by_key(|f| (f != contest.group.name, f.clone()));
@@ -396,13 +472,20 @@ fn contests<'a>(case: &Case<'a>, record: &Record) -> Vec<Contest<'a>> {
         let group = case.rules.group_of(field);
         let contest = groups.entry(group.name).or_insert_with(|| {
             let members = if group.fields.is_empty() { std::slice::from_ref(field) } else { group.fields };
-            let there = members.iter().filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone()))).collect();
+            let there =
+                members.iter().filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone()))).collect();
             let marks = members.iter().map(|f| record.mark(f));
             let mark = marks.max_by_key(|m| m.version).unwrap_or_else(|| record.mark(field));
             Contest { group, changed: Vec::new(), there, wanted: Fields::new(), mark }
         });
-        contest.wanted.insert(field.clone(), value.clone());
-        if !record.data.get(field).is_some_and(|there| merge::same(there, value)) {
+        let value = match contest.group.rule {
+            // Beside the others' totals, so that a total said again is no change.
+            Rule::Counter => merge::counter(record.data.get(field), Some(value), &case.change.author.device),
+            _ => value.clone(),
+        };
+        let is_there = record.data.get(field).is_some_and(|there| merge::same(there, &value));
+        contest.wanted.insert(field.clone(), value);
+        if !is_there {
             contest.changed.push(field.clone());
         }
     }
@@ -415,7 +498,9 @@ fn take_as_asked(contest: &Contest<'_>, device: &crate::id::DeviceId, tally: &mu
         let lead = contest.group.name;
         let (values, mark) = (&contest.there, &contest.mark);
         let incoming = Contender { values: &contest.wanted, at: mark.at, device, role: None };
-        if let Outcome::Both(v) = merge::settle(&Rule::Counter, lead, None, merge::contender(values, mark), incoming) {
+        if let Outcome::Both(v) =
+            merge::settle(&Rule::Counter, lead, None, merge::contender(values, mark), incoming)
+        {
             tally.writes.insert(lead.to_owned(), v);
         }
         return;
@@ -423,6 +508,22 @@ fn take_as_asked(contest: &Contest<'_>, device: &crate::id::DeviceId, tally: &mu
     for field in &contest.changed {
         tally.writes.extend(contest.wanted.get(field).map(|v| (field.clone(), v.clone())));
     }
+}
+
+/// Where each key of a map is settled by itself, a key's losing value would be in no record: whose side
+/// lost one.
+fn loser_of_a_key(contest: &Contest<'_>, settled: &Value) -> Option<Resolution> {
+    if !matches!(contest.group.rule, Rule::PerKey(_)) {
+        return None;
+    }
+    let lost = |side: &Fields| {
+        let keys = side.get(contest.group.name).and_then(Value::as_object).into_iter().flatten();
+        let mut gone =
+            keys.filter(|(key, value)| !settled.get(*key).is_some_and(|now| merge::same(now, value)));
+        gone.next().is_some()
+    };
+    let (ours, theirs) = (lost(&contest.there), lost(&contest.wanted));
+    (ours || theirs).then_some(if theirs { Resolution::Server } else { Resolution::Incoming })
 }
 
 /// Whether two changes are by the same author: the person where both name one, else the device.

@@ -1,6 +1,10 @@
 //! Step f, record: everything decided becomes one plan with fresh stamps, in the order of first touch.
 
-use super::{refs::links_of, same::print, work::{Touched, Work}};
+use super::{
+    refs::links_of,
+    same::print,
+    work::{Touched, Work},
+};
 use crate::{
     digest::contribution,
     id::Key,
@@ -72,7 +76,12 @@ impl Written<'_> {
         self.plan.digest = self.plan.digest.moved(was, is);
         self.prints(key, before.as_ref(), &now, offset);
         self.links(key, before.as_ref(), &now);
-        self.plan.rows.push(Row { key: key.clone(), is_new: before.is_none(), record: now, contribution: (was, is) });
+        self.plan.rows.push(Row {
+            key: key.clone(),
+            is_new: before.is_none(),
+            record: now,
+            contribution: (was, is),
+        });
     }
 
     fn prints(&mut self, key: &Key, before: Option<&Record>, now: &Record, offset: i64) {
@@ -91,7 +100,8 @@ impl Written<'_> {
     }
 
     fn links(&mut self, key: &Key, before: Option<&Record>, now: &Record) {
-        let was: BTreeSet<Link> = before.map(|r| links_of(key, r, self.profile)).into_iter().flatten().collect();
+        let was: BTreeSet<Link> =
+            before.map(|r| links_of(key, r, self.profile)).into_iter().flatten().collect();
         let is: BTreeSet<Link> = links_of(key, now, self.profile).into_iter().collect();
         self.plan.links_gone.extend(was.difference(&is).cloned());
         self.plan.links.extend(is.difference(&was).cloned());

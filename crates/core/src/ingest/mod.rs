@@ -4,7 +4,7 @@
 //! changes. Where it needs what was not loaded it says so and is asked again under the same lock.
 
 mod answer;
-mod create;
+pub(crate) mod create;
 mod delete;
 pub(crate) mod edit;
 mod finish;
@@ -32,6 +32,9 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
     for change in &batch.changes {
         keys.receipts.insert(change.id.clone());
         keys.records.insert(change.key());
+        if change.op == Op::Delete {
+            keys.links.insert(change.key());
+        }
         if follows {
             keys.outbox.insert(change.key());
         }
@@ -104,10 +107,12 @@ impl Work<'_> {
         let answer = self.admit(change)?;
         if answer.verdict.is_settled() {
             self.remember(change, content, &answer);
-            if let Some(relayed) = &answer.relay
+            if let Some(understood) = &answer.relay
                 && self.snap.follows
-                && answer.verdict != Verdict::Unchanged
+                && self.concerns_upstream(change, &answer)?
             {
+                // What others sent goes on as it came, so that its content is the same by every way (I1).
+                let relayed = if self.grant.door == Door::Desk { understood } else { change };
                 self.relay(relayed, &answer)?;
             }
         }
@@ -121,7 +126,10 @@ impl Work<'_> {
             self.answer_again(remembered);
             return;
         }
-        let text = format!("the change id `{}` was used before with another content; give the change a new id", change.id);
+        let text = format!(
+            "the change id `{}` was used before with another content; give the change a new id",
+            change.id
+        );
         self.answer(change, Answer::refused(change, Code::ChangeReused, None, text));
     }
 
@@ -135,7 +143,8 @@ impl Work<'_> {
             return self.answer_conflict(change);
         }
         let Some(rules) = self.profile.rules(&change.collection) else {
-            let text = format!("the profile `{}` has no collection `{}`", self.profile.name, change.collection);
+            let text =
+                format!("the profile `{}` has no collection `{}`", self.profile.name, change.collection);
             return Ok(Answer::refused(change, Code::UnknownCollection, None, text));
         };
         if !self.may_write(&change.collection) {
@@ -157,6 +166,11 @@ impl Work<'_> {
     fn route(&mut self, case: Case<'_>) -> Step<Answer> {
         let change = case.change;
         let (over, existing) = self.resolve(&change.key())?;
+        self.found.clone_from(&existing);
+        if self.snap.follows {
+            // Asked for now, in the round of what else this change needs.
+            let _ = self.entries_over(&over);
+        }
         if let Some(answer) = self.guard_server_only(&case, existing.as_ref()) {
             return Ok(answer);
         }
@@ -199,7 +213,9 @@ impl Work<'_> {
 
     /// Corrects the author's clock by its measured offset; only the top clamps what is still ahead.
     pub(crate) fn author_time(&self, change: &Change) -> Time {
-        let at = change.at.map_or(self.snap.now, |at| at.corrected());
+        // What every database and every reader of RFC 3339 knows in any zone: the years 0001 to 9999.
+        let (first, last) = (Time(-62_135_510_400_000_000), Time(253_402_207_200_000_000));
+        let at = change.at.map_or(self.snap.now, |at| at.corrected()).clamp(first, last);
         if self.snap.follows { at } else { at.min(self.snap.now) }
     }
 }

@@ -12,10 +12,21 @@ use crate::{
     doc::Fields,
     id::{CONFLICT, Key},
     outbox::{Entry, EntryState},
+    receipt::Verdict,
     time::Time,
 };
 
 impl Work<'_> {
+    /// Whether the upstream has to hear of a change: not of one that altered nothing, unless it closed a
+    /// conflict, or rests on what is not settled or not here.
+    pub(crate) fn concerns_upstream(&mut self, change: &Change, answer: &Answer) -> Step<bool> {
+        if answer.verdict != Verdict::Unchanged || self.told {
+            return Ok(true);
+        }
+        let unknown = change.op == Op::Delete && self.found.is_none();
+        Ok(self.grant.door == Door::Push && (unknown || !self.entries_over(&answer.over)?.is_empty()))
+    }
+
     /// Enters a change into the outbox.
     pub(crate) fn relay(&mut self, change: &Change, answer: &Answer) -> Step<()> {
         let waiting = self.entries_over(&answer.over)?;
@@ -24,7 +35,7 @@ impl Work<'_> {
         let mut outgoing = change.clone();
         outgoing.base = self.upstream_base(change, &answer.over, &waiting);
         if own {
-            outgoing.seen = self.seen_at_desk(change, &answer.over);
+            outgoing.seen = self.seen_at_desk(change);
         }
         if own
             && let Some(last) = waiting.last()
@@ -64,7 +75,8 @@ impl Work<'_> {
             self.need.outbox.insert(over.clone());
             return Err(super::work::Missing);
         }
-        let stored = self.snap.outbox.get(over).into_iter().flatten().filter(|e| !self.outbox.contains_key(&e.seq));
+        let stored =
+            self.snap.outbox.get(over).into_iter().flatten().filter(|e| !self.outbox.contains_key(&e.seq));
         let mut entries: Vec<Entry> = stored.cloned().collect();
         entries.extend(self.outbox.values().filter(|e| e.over == *over).cloned());
         entries.sort_by_key(|e| e.seq);
@@ -73,7 +85,7 @@ impl Work<'_> {
 
     /// The base to send: the upstream's version, where the author saw exactly that.
     fn upstream_base(&self, change: &Change, over: &Key, waiting: &[Entry]) -> Option<Base> {
-        let before = self.touched.get(over).map_or_else(|| self.snap.records.get(over), |t| t.before.as_ref())?;
+        let before = self.found.as_ref()?;
         let at_desk = self.grant.door == Door::Desk && change.base.is_none();
         let theirs = change.base.as_ref().filter(|b| b.epoch == self.snap.epoch).map(|b| b.version);
         let saw_exactly = (at_desk || theirs == Some(before.version)) && *over == change.key();
@@ -92,13 +104,16 @@ impl Work<'_> {
 
     /// What somebody at the desk saw in the fields that they changed. `None` where a stale screen showed
     /// something that is no longer known.
-    fn seen_at_desk(&self, change: &Change, over: &Key) -> Option<Fields> {
+    fn seen_at_desk(&self, change: &Change) -> Option<Fields> {
         if &*change.collection == CONFLICT {
             return None;
         }
-        let before = self.touched.get(over).map_or_else(|| self.snap.records.get(over), |t| t.before.as_ref());
-        let Some(before) = before else { return Some(Fields::new()) };
+        let Some(before) = &self.found else { return Some(Fields::new()) };
         let fresh = change.base.as_ref().is_none_or(|b| b.version == before.version);
+        if change.op == Op::Delete {
+            // A deletion names no field: it wants what was seen to go.
+            return fresh.then(|| before.data.fields().clone());
+        }
         let named = change.fields.keys().filter_map(|f| before.data.get(f).map(|v| (f.clone(), v.clone())));
         fresh.then(|| named.collect())
     }

@@ -25,6 +25,24 @@ pub(crate) enum Twin {
     Asks(Key),
 }
 
+/// What an edit that changed a fingerprint led to, with its conflict.
+pub(crate) enum Late {
+    /// The two became one.
+    Joined(RecordId),
+    /// A person is asked.
+    Asked(RecordId),
+    /// The two are only flagged.
+    Flagged(RecordId),
+}
+
+impl Late {
+    pub(crate) fn conflict(self) -> RecordId {
+        match self {
+            Self::Joined(id) | Self::Asked(id) | Self::Flagged(id) => id,
+        }
+    }
+}
+
 /// What a join makes of the survivor.
 struct Brought {
     /// Values that it takes over from the other record.
@@ -46,7 +64,7 @@ pub(crate) fn print(rules: &Rules, record: &Record, offset: i64) -> Option<(Stri
 }
 
 impl Work<'_> {
-    /// Looks for a live record that is the same: the nearest in time, then the lowest id.
+    /// Looks for a live record that is the same: the nearest in time, then the earliest, then the lowest id.
     pub(crate) fn twin(&mut self, key: &Key, rules: &Rules, record: &Record) -> Step<Option<Twin>> {
         let Some((text, at)) = print(rules, record, self.offset) else { return Ok(None) };
         let width = rules.same.as_ref().and_then(|s| s.within.as_ref()).map_or(0, |w| w.micros);
@@ -61,13 +79,30 @@ impl Work<'_> {
         if found.is_empty() {
             return Ok(None);
         }
-        let apart: BTreeSet<Key> = self.links_to(key)?.into_iter().filter(|l| l.field == APART).map(|l| l.child).collect();
+        // All that may be asked next is asked for in one round: what is apart, and each candidate.
+        let links = self.links_to(key);
+        let known: Vec<bool> = found.iter().map(|(other, _)| self.lookup(other).is_ok()).collect();
+        let links = links?;
+        if known.contains(&false) {
+            return Err(Missing);
+        }
+        let apart: BTreeSet<Key> = links.into_iter().filter(|l| l.field == APART).map(|l| l.child).collect();
         found.retain(|(other, _)| !apart.contains(other));
-        found.sort_by_key(|(other, there)| (there.abs_diff(at), other.clone()));
+        found.sort_by_key(|(other, there)| (there.abs_diff(at), *there, other.clone()));
         let Some((nearest, _)) = found.into_iter().next() else { return Ok(None) };
         let survivor = self.lookup(&nearest)?.ok_or(Missing)?;
         let asks = brought(rules, &survivor, record).asks.is_some();
         Ok(Some(if asks { Twin::Asks(nearest) } else { Twin::Same(nearest) }))
+    }
+
+    /// Asks for the candidates of a fingerprint that an edit is about to change, in the round of its other
+    /// questions.
+    pub(crate) fn foresee_twin(&mut self, key: &Key, case: &Case<'_>, record: &Record, data: &Doc) {
+        let after = Record { data: data.clone(), state: State::Live, ..record.clone() };
+        let now = print(case.rules, &after, 0);
+        if now.is_some() && now != print(case.rules, record, 0) {
+            let _ = self.twin(key, case.rules, &after);
+        }
     }
 
     /// Makes one record of two: writes two rows and touches no child. `chosen` are a person's values for
@@ -83,15 +118,24 @@ impl Work<'_> {
         let change = case.change;
         let survivor = self.lookup(&survivor_key)?.ok_or(Missing)?;
         let mut brought = brought(case.rules, &survivor, &joined);
-        brought.values.extend(chosen.unwrap_or_default());
-        let id = self.write_join(&over, &joined, &survivor_key, &survivor, brought, &By {
-            author: &change.author,
-            at: case.at,
-            role: None,
-        }, change.id.clone())?;
+        let chosen = chosen.unwrap_or_default();
+        brought.differ.extend(chosen.keys().cloned());
+        brought.values.extend(chosen);
+        let by = By { author: &change.author, at: case.at, role: None };
+        let id =
+            self.write_join(&over, &joined, &survivor_key, &survivor, brought, &by, change.id.clone())?;
+        self.show_now(&survivor_key, None, &by)?;
+        self.show_now(&over, None, &by)?;
         let version = self.lookup(&over)?.map_or(1, |r| r.version);
         let detail = Detail { parked: Vec::new(), conflicts: vec![id], shown: true };
-        Ok(Answer { verdict: Verdict::Joined, over, version, detail, reason: None, relay: Some(change.clone()) })
+        Ok(Answer {
+            verdict: Verdict::Joined,
+            over,
+            version,
+            detail,
+            reason: None,
+            relay: Some(change.clone()),
+        })
     }
 
     /// The two rows of a join and its record, from which it can be undone.
@@ -131,7 +175,12 @@ impl Work<'_> {
             fields: brought.differ.into_iter().collect(),
             rule: "same".into(),
             base: None,
-            server: Side { values: before, by: survivor.author.clone(), at: survivor.modified_at, deleted: false },
+            server: Side {
+                values: before,
+                by: survivor.author.clone(),
+                at: survivor.modified_at,
+                deleted: false,
+            },
             incoming: Side {
                 values: joined.data.fields().clone(),
                 by: joined.author.clone(),
@@ -150,7 +199,13 @@ impl Work<'_> {
     }
 
     /// Twins whose decisions differ both stay, and a person says whether they are one (CT-15).
-    pub(crate) fn ask_twins(&mut self, case: &Case<'_>, over: Key, record: Record, twin: Key) -> Step<Answer> {
+    pub(crate) fn ask_twins(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        record: Record,
+        twin: Key,
+    ) -> Step<Answer> {
         let change = case.change;
         let other = self.lookup(&twin)?.ok_or(Missing)?;
         let differ = brought(case.rules, &other, &record).differ;
@@ -166,8 +221,18 @@ impl Work<'_> {
             fields: differ.iter().cloned().collect(),
             rule: "same".into(),
             base: None,
-            server: Side { values: values(&other), by: other.author.clone(), at: other.modified_at, deleted: false },
-            incoming: Side { values: values(&record), by: change.author.clone(), at: case.at, deleted: false },
+            server: Side {
+                values: values(&other),
+                by: other.author.clone(),
+                at: other.modified_at,
+                deleted: false,
+            },
+            incoming: Side {
+                values: values(&record),
+                by: change.author.clone(),
+                at: case.at,
+                deleted: false,
+            },
             state: Standing::Open,
             opened_at: self.snap.now,
             resolution: None,
@@ -187,26 +252,45 @@ impl Work<'_> {
 
     /// After an edit: a rule's field filled for the first time may join; a correction that makes two
     /// records alike only flags them. Returns the conflict written.
-    pub(crate) fn matched_late(&mut self, case: &Case<'_>, over: &Key, before: &Record) -> Step<Option<RecordId>> {
+    pub(crate) fn matched_late(
+        &mut self,
+        case: &Case<'_>,
+        over: &Key,
+        before: &Record,
+    ) -> Step<Option<Late>> {
         let Some(after) = self.lookup(over)? else { return Ok(None) };
-        let now = print(case.rules, &after, self.offset).map(|(text, _)| text);
-        let then = print(case.rules, before, 0).map(|(text, _)| text);
+        let (now, then) = (print(case.rules, &after, 0), print(case.rules, before, 0));
         if now.is_none() || now == then {
             return Ok(None);
         }
         let Some(found) = self.twin(over, case.rules, &after)? else { return Ok(None) };
-        let filled_first = then.is_none();
+        let filled_first = then.is_none() && before.is_live();
         match found {
             Twin::Same(twin) if filled_first => {
                 let answer = self.join(case, over.clone(), after, twin, None)?;
-                Ok(answer.detail.conflicts.into_iter().next())
+                Ok(answer.detail.conflicts.into_iter().next().map(Late::Joined))
             }
             Twin::Asks(twin) if filled_first => {
                 let answer = self.ask_twins(case, over.clone(), after, twin)?;
-                Ok(answer.detail.conflicts.into_iter().next())
+                Ok(answer.detail.conflicts.into_iter().next().map(Late::Asked))
             }
-            Twin::Same(twin) | Twin::Asks(twin) => self.flag_alike(case, over, &after, &twin).map(Some),
+            Twin::Same(twin) | Twin::Asks(twin) => {
+                self.flag_alike(case, over, &after, &twin).map(|id| Some(Late::Flagged(id)))
+            }
         }
+    }
+
+    /// Flags a record that somebody's word made alike with another; it joins nothing.
+    pub(crate) fn flag_likeness(&mut self, case: &Case<'_>, over: &Key, before: &Record) -> Step<()> {
+        let Some(after) = self.lookup(over)? else { return Ok(()) };
+        let now = print(case.rules, &after, 0);
+        if now.is_none() || now == print(case.rules, before, 0) {
+            return Ok(());
+        }
+        if let Some(Twin::Same(twin) | Twin::Asks(twin)) = self.twin(over, case.rules, &after)? {
+            self.flag_alike(case, over, &after, &twin)?;
+        }
+        Ok(())
     }
 
     fn flag_alike(&mut self, case: &Case<'_>, over: &Key, record: &Record, twin: &Key) -> Step<RecordId> {
@@ -243,7 +327,9 @@ impl Work<'_> {
     /// join brought and nobody has changed since. The pair is remembered as apart.
     pub(crate) fn undo_join(&mut self, conflict: &Conflict, by: &By<'_>) -> Step<Result<(), String>> {
         let joined_key = conflict.about();
-        let Some(other) = &conflict.other else { return Ok(Err("the conflict names no other record".into())) };
+        let Some(other) = &conflict.other else {
+            return Ok(Err("the conflict names no other record".into()));
+        };
         let survivor_key = Key::new(&conflict.collection, other);
         let Some(joined) = self.lookup(&joined_key)? else { return Ok(Err(format!("{joined_key} is gone"))) };
         if joined.state != State::Joined(other.clone()) {
@@ -267,6 +353,8 @@ impl Work<'_> {
             }
         }
         self.supersede(&joined_key, Record { state: State::Live, ..joined }, by, &[]);
+        self.show_now(&survivor_key, None, by)?;
+        self.show_now(&joined_key, None, by)?;
         self.set_apart(&joined_key, &survivor_key);
         Ok(Ok(()))
     }
@@ -274,7 +362,11 @@ impl Work<'_> {
     /// Remembers that two records are two, in both directions.
     pub(crate) fn set_apart(&mut self, a: &Key, b: &Key) {
         for (parent, child) in [(a, b), (b, a)] {
-            self.links.insert(crate::plan::Link { parent: parent.clone(), child: child.clone(), field: APART.into() });
+            self.links.insert(crate::plan::Link {
+                parent: parent.clone(),
+                child: child.clone(),
+                field: APART.into(),
+            });
         }
     }
 }
@@ -284,7 +376,9 @@ fn brought(rules: &Rules, survivor: &Record, joined: &Record) -> Brought {
     let mut out = Brought { values: Fields::new(), differ: BTreeSet::new(), asks: None };
     let same = rules.same.as_ref();
     let is_print = |f: &str| {
-        same.is_some_and(|s| s.on.iter().any(|o| o.name == f) || s.within.as_ref().is_some_and(|w| w.field == f))
+        same.is_some_and(|s| {
+            s.on.iter().any(|o| o.name == f) || s.within.as_ref().is_some_and(|w| w.field == f)
+        })
     };
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     for (field, value) in joined.data.fields() {
@@ -332,7 +426,14 @@ fn bring_group(group: GroupOf<'_>, field: &str, survivor: &Record, joined: &Reco
     }
     let combines = matches!(
         group.rule,
-        Rule::Ratchet(_) | Rule::Max | Rule::Min | Rule::Union | Rule::Counter | Rule::PerKey(_) | Rule::Latest(_) | Rule::Earliest(_)
+        Rule::Ratchet(_)
+            | Rule::Max
+            | Rule::Min
+            | Rule::Union
+            | Rule::Counter
+            | Rule::PerKey(_)
+            | Rule::Latest(_)
+            | Rule::Earliest(_)
     );
     if !combines {
         return;

@@ -4,8 +4,9 @@ use super::Answer;
 use crate::{
     change::{Author, Change, Grant},
     conflict::Conflict,
+    digest::hash64,
     doc::Doc,
-    id::{CONFLICT, ChangeId, Collection, Key, RecordId},
+    id::{CONFLICT, ChangeId, Collection, Key, RecordId, is_name},
     limits,
     outbox::Entry,
     plan::{Keys, Link, Probe, Snapshot, Superseded},
@@ -65,6 +66,10 @@ pub(crate) struct Work<'a> {
     pub(crate) need: Keys,
     /// What the change being decided has touched.
     pub(crate) side: BTreeSet<Key>,
+    /// The record that it found, before it changed anything.
+    pub(crate) found: Option<Record>,
+    /// Whether it changed anything that readers are told.
+    pub(crate) told: bool,
     /// The clock offset of its author.
     pub(crate) offset: i64,
     /// Whether this is the upstream's answer being taken in, not a change made here.
@@ -88,6 +93,8 @@ impl<'a> Work<'a> {
             next_entry: snap.next_entry,
             need: Keys::default(),
             side: BTreeSet::new(),
+            found: None,
+            told: false,
             offset: 0,
             absorbs: false,
         }
@@ -96,6 +103,8 @@ impl<'a> Work<'a> {
     /// Begins the next change.
     pub(crate) fn begin(&mut self) {
         self.side.clear();
+        self.found = None;
+        self.told = false;
         self.offset = 0;
     }
 
@@ -119,11 +128,15 @@ impl<'a> Work<'a> {
         let mut key = key.clone();
         for _ in 0..limits::JOIN_CHAIN_MAX {
             match self.lookup(&key)? {
-                Some(Record { state: State::Joined(survivor), .. }) => key = Key::new(&key.collection, &survivor),
+                Some(Record { state: State::Joined(survivor), .. }) => {
+                    key = Key::new(&key.collection, &survivor)
+                }
                 other => return Ok((key, other)),
             }
         }
-        Ok((key, None))
+        // A circle is a fault elsewhere; nothing new is made of it.
+        let last = self.lookup(&key)?;
+        Ok((key, last))
     }
 
     /// The receipt of a change, when it has one.
@@ -147,7 +160,11 @@ impl<'a> Work<'a> {
         links.extend(self.links.iter().filter(|l| l.parent == *key).cloned());
         for (child, touched) in &self.touched {
             links.retain(|l| l.child != *child || l.field.starts_with('@'));
-            links.extend(super::refs::links_of(child, &touched.now, self.profile).into_iter().filter(|l| l.parent == *key));
+            links.extend(
+                super::refs::links_of(child, &touched.now, self.profile)
+                    .into_iter()
+                    .filter(|l| l.parent == *key),
+            );
         }
         Ok(links.into_iter().collect())
     }
@@ -162,6 +179,11 @@ impl<'a> Work<'a> {
         let mut found: BTreeMap<Key, i64> = stored.map(|p| (p.key.clone(), p.at)).collect();
         let rules = self.profile.rules(&probe.collection);
         for (key, touched) in self.touched.iter().filter(|(k, _)| k.collection == probe.collection) {
+            let plain = |record: &Record| rules.and_then(|r| super::same::print(r, record, 0));
+            if touched.before.as_ref().is_some_and(|before| plain(before) == plain(&touched.now)) {
+                // Its print is the stored one, corrected by the clock of whoever filled it.
+                continue;
+            }
             found.remove(key);
             let print = rules.and_then(|r| super::same::print(r, &touched.now, touched.offset));
             if let Some((text, at)) = print
@@ -177,7 +199,8 @@ impl<'a> Work<'a> {
     /// Conflicts about a record, this batch's own included.
     pub(crate) fn conflicts_of(&mut self, key: &Key) -> Step<Vec<(Key, Conflict)>> {
         let links = self.links_to(key)?;
-        let keys: BTreeSet<Key> = links.into_iter().map(|l| l.child).filter(|k| &*k.collection == CONFLICT).collect();
+        let keys: BTreeSet<Key> =
+            links.into_iter().map(|l| l.child).filter(|k| &*k.collection == CONFLICT).collect();
         let mut found = Vec::new();
         let mut missing = false;
         for key in keys {
@@ -208,7 +231,12 @@ impl<'a> Work<'a> {
             record.version = before.version + 1;
             self.history.push(Superseded { key: key.clone(), record: before });
         }
-        let mark = Mark { version: record.version, at: by.at, device: by.author.device.clone(), role: by.role.clone() };
+        let mark = Mark {
+            version: record.version,
+            at: by.at,
+            device: by.author.device.clone(),
+            role: by.role.clone(),
+        };
         for field in changed {
             record.marks.insert(field.clone(), mark.clone());
         }
@@ -231,6 +259,7 @@ impl<'a> Work<'a> {
     /// Lays a new state of a record over the snapshot.
     pub(crate) fn touch(&mut self, key: Key, now: Record, visible: bool) {
         self.side.insert(key.clone());
+        self.told |= visible;
         let offset = self.offset;
         if let Some(touched) = self.touched.get_mut(&key) {
             touched.now = now;
@@ -244,7 +273,7 @@ impl<'a> Work<'a> {
 
     /// Writes a conflict about a record and notes it there when it is open.
     pub(crate) fn open(&mut self, group: &str, conflict: &Conflict, author: &Author) -> Step<RecordId> {
-        let id = RecordId::trusted(format!("{}:{group}", conflict.change));
+        let id = conflict_id(&conflict.change, group);
         let key = Key::new(&Collection::trusted(CONFLICT), &id);
         let record = new_record(conflict.write(), author, conflict.opened_at);
         self.insert(key, record);
@@ -301,6 +330,15 @@ impl<'a> Work<'a> {
             reason: None,
         };
         self.pending.push(Pending { receipt, show, fresh });
+    }
+}
+
+/// `<change id>:<group>`; a group that is no name (a field that the profile does not know) goes by its
+/// hash, so that the id is one everywhere.
+fn conflict_id(change: &ChangeId, group: &str) -> RecordId {
+    match is_name(group) {
+        true => RecordId::trusted(format!("{change}:{group}")),
+        false => RecordId::trusted(format!("{change}:f-{:016x}", hash64(group.as_bytes()))),
     }
 }
 

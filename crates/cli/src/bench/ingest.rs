@@ -1,0 +1,91 @@
+//! Ingest over HTTP from one client, against the database's own batched upsert.
+
+use super::{Measure, Watch, limit::Bare, median, node, rate, rows};
+use anyhow::Result;
+use bytes::Bytes;
+use ropeway_core::receipt::Verdict;
+use ropeway_protocol::{Push, Transport};
+
+/// Changes a push: what a follower sends.
+const BATCH: usize = 500;
+
+/// Measures it.
+pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>> {
+    let dir = tempdir()?;
+    let node = node::open(dir.path(), "cloud.db", false).await?;
+    let served = node::Served::start(&node).await?;
+    let mut bare = Bare::open(&dir.path().join("bare.db"))?;
+    let (mut ours, mut limits, mut ratios, mut direct) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds as u64 {
+        let bare_rows = Bare::rows(round, count);
+        let limit = rate(count, bare.upsert(&bare_rows, BATCH)?);
+        let bodies = bodies(round, count)?;
+        let watch = Watch::start();
+        for body in bodies {
+            let pushed = served.transport.push(body).await?;
+            anyhow::ensure!(
+                pushed.receipts.iter().all(|r| r.verdict == Verdict::Created),
+                "not all were created"
+            );
+        }
+        let rate_ours = rate(count, watch.elapsed());
+        direct.push(self::direct(&node, round + 1_000, count).await? / limit);
+        ours.push(rate_ours);
+        limits.push(limit);
+        ratios.push(rate_ours / limit);
+    }
+    served.stop().await;
+    let ratio = median(ratios);
+    let (ours, limit) = (median(ours), median(limits));
+    let direct = median(direct);
+    Ok(vec![
+        Measure {
+            name: "ingest over HTTP, one client",
+            ours,
+            limit: Some(limit),
+            unit: "changes/s",
+            ratio: Some(ratio),
+            target: "≥ 0.40".into(),
+            met: ratio >= 0.4,
+        },
+        Measure {
+            name: "ingest in process",
+            ours: direct * limit,
+            limit: Some(limit),
+            unit: "changes/s",
+            ratio: Some(direct),
+            target: "—".into(),
+            met: true,
+        },
+    ])
+}
+
+/// The same without a network: what decisions and writes cost by themselves.
+async fn direct(node: &ropeway_replica::Node, run: u64, count: usize) -> Result<f64> {
+    let grant = ropeway_core::change::Grant {
+        door: ropeway_core::change::Door::Push,
+        device: node.device().clone(),
+        role: "admin".into(),
+    };
+    let batches: Vec<Vec<_>> = (0..count.div_ceil(BATCH))
+        .map(|b| (b * BATCH..((b + 1) * BATCH).min(count)).map(|n| rows::change(run, n)).collect())
+        .collect();
+    let watch = Watch::start();
+    for changes in batches {
+        node.ingest(&node::space(), grant.clone(), changes).await?;
+    }
+    Ok(rate(count, watch.elapsed()))
+}
+
+fn bodies(run: u64, count: usize) -> Result<Vec<Bytes>> {
+    let numbers: Vec<usize> = (0..count).collect();
+    let body = |chunk: &[usize]| -> Result<Bytes> {
+        let changes = chunk.iter().map(|n| rows::change(run, *n)).collect();
+        Ok(Bytes::from(serde_json::to_vec(&Push { batch: None, changes })?))
+    };
+    numbers.chunks(BATCH).map(body).collect()
+}
+
+fn tempdir() -> Result<tempfile::TempDir> {
+    Ok(tempfile::Builder::new().prefix("ropeway-bench").tempdir()?)
+}

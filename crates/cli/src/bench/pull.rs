@@ -1,0 +1,105 @@
+//! The first pull of a large space into another node's file, and what memory it takes on both sides.
+
+use super::{Measure, Watch, limit::Bare, median, node, rate, rows};
+use anyhow::Result;
+use ropeway_core::change::{Door, Grant};
+use ropeway_replica::{Node, SyncOptions};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+/// Measures it.
+pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>> {
+    let dir = tempfile::Builder::new().prefix("ropeway-bench").tempdir()?;
+    let cloud = node::open(dir.path(), "cloud.db", false).await?;
+    fill(&cloud, count).await?;
+    let served = node::Served::start(&cloud).await?;
+    let (mut ours, mut limits, mut ratios, mut grown) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds {
+        let bare_rows = Bare::rows(round as u64, count);
+        let limit = {
+            let mut bare = Bare::open(&dir.path().join(format!("bare{round}.db")))?;
+            rate(count, bare.upsert(&bare_rows, 500)?)
+        };
+        drop(bare_rows);
+        let pi = node::open(dir.path(), &format!("pi{round}.db"), true).await?;
+        let memory = Memory::watch();
+        let watch = Watch::start();
+        let report = pi.sync(&node::space(), &served.transport, &SyncOptions::default(), &|_| {}).await?;
+        let rate_ours = rate(count, watch.elapsed());
+        grown.push(memory.grown_mb());
+        anyhow::ensure!(report.pulled == count as u64, "{report:?}");
+        anyhow::ensure!(report.digests.is_some_and(|(a, b)| a == b), "digests differ: {report:?}");
+        ours.push(rate_ours);
+        limits.push(limit);
+        ratios.push(rate_ours / limit);
+    }
+    served.stop().await;
+    let ratio = median(ratios);
+    let grown = grown.into_iter().fold(0.0, f64::max);
+    Ok(vec![
+        Measure {
+            name: "first pull into another node",
+            ours: median(ours),
+            limit: Some(median(limits)),
+            unit: "records/s",
+            ratio: Some(ratio),
+            target: "≥ 0.50".into(),
+            met: ratio >= 0.5,
+        },
+        Measure {
+            name: "memory grown during that pull, both nodes in this process",
+            ours: grown,
+            limit: None,
+            unit: "MB",
+            ratio: None,
+            target: "< 64 MB".into(),
+            met: grown < 64.0,
+        },
+    ])
+}
+
+async fn fill(node: &Node, count: usize) -> Result<()> {
+    let grant = Grant { door: Door::Push, device: node.device().clone(), role: "admin".into() };
+    for start in (0..count).step_by(1_000) {
+        let changes = (start..(start + 1_000).min(count)).map(|n| rows::change(9, n)).collect();
+        node.ingest(&node::space(), grant.clone(), changes).await?;
+    }
+    Ok(())
+}
+
+/// Watches the resident memory of this process.
+struct Memory {
+    before: u64,
+    most: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Memory {
+    fn watch() -> Self {
+        let (most, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen, ended) = (Arc::clone(&most), Arc::clone(&stop));
+        std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                seen.fetch_max(resident(), Ordering::Relaxed);
+                #[allow(clippy::disallowed_methods)] // a sampler samples
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        });
+        Self { before: resident(), most, stop }
+    }
+
+    fn grown_mb(self) -> f64 {
+        self.stop.store(true, Ordering::Relaxed);
+        let most = self.most.load(Ordering::Relaxed).max(resident());
+        most.saturating_sub(self.before) as f64 / (1 << 20) as f64
+    }
+}
+
+/// Resident bytes of this process; 0 where the system does not say.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
+    line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
+}

@@ -1,0 +1,62 @@
+//! The rows that every measurement uses: about 250 bytes of JSON, ids and text that do not repeat.
+
+use ropeway_core::{
+    change::{Author, Change, Op},
+    doc::Fields,
+    id::{ChangeId, Collection, DeviceId, RecordId},
+    time::{AuthorTime, Time},
+};
+use serde_json::json;
+
+/// The profile of the measurements: one collection without references.
+pub(super) const PROFILE: &str = r#"
+name = "bench"
+version = 1
+[roles.admin]
+write = "*"
+resolve = true
+[collections.note]
+merge = "latest"
+[collections.note.fields]
+title = "text"
+body = "text"
+author = "text"
+count = "int"
+done = "bool"
+created_at = "datetime"
+"#;
+
+/// The `n`-th id: a UUID, ordered by `n` like a UUIDv7, different in every run.
+pub(super) fn id(run: u64, n: usize) -> String {
+    let hash = blake3::hash(format!("{run}/{n}").as_bytes()).to_hex();
+    format!("{n:08x}-{run:04x}-7{}-8{}-{}", &hash[..3], &hash[3..6], &hash[6..18])
+}
+
+/// The `n`-th row's fields.
+pub(super) fn fields(run: u64, n: usize) -> Fields {
+    let noise = blake3::hash(format!("row {run} {n}").as_bytes()).to_hex();
+    let value = json!({
+        "title": format!("Transition {n} checked"),
+        "body": format!("skins stowed, poles flat, {} {}", &noise[..32], &noise[32..]),
+        "author": format!("referee {}", n % 40),
+        "count": n % 1000,
+        "done": n.is_multiple_of(3),
+        "created_at": "2026-02-14T10:41:29Z",
+    });
+    value.as_object().cloned().unwrap_or_default().into_iter().collect()
+}
+
+/// The `n`-th row as a change that creates it.
+pub(super) fn change(run: u64, n: usize) -> Change {
+    Change {
+        id: ChangeId::trusted(format!("c-{}", id(run, n))),
+        collection: Collection::trusted("note"),
+        record: RecordId::trusted(id(run, n)),
+        op: Op::Create,
+        fields: fields(run, n),
+        seen: None,
+        base: None,
+        author: Author { device: DeviceId::trusted("bench-device"), person: None },
+        at: Some(AuthorTime::wall(Time(1_771_065_689_000_000 + n as i64))),
+    }
+}

@@ -1,0 +1,205 @@
+//! Opens the node of a data directory. The database remembers which app it belongs to and whether it
+//! follows an upstream, so that every command treats it alike, whoever starts it.
+
+use crate::{
+    config::{Config, Mode, is_file},
+    failure::Failure,
+    output::Output,
+};
+use anyhow::{Context, Result};
+use ropeway_core::{
+    id::{Epoch, SpaceId},
+    profile::{self, Profile, Writes},
+};
+use ropeway_replica::{Clock, Desk, Ids, Node, NodeOptions, RandomIds, SystemClock};
+use ropeway_store::{Options, SqliteStore, Store};
+use std::{fs, path::Path, sync::Arc};
+
+/// Settings that the command line keeps in the database.
+const APP: &str = "cli.app";
+const PROFILE: &str = "cli.profile";
+const FOLLOWS: &str = "cli.follows";
+const UPSTREAM: &str = "cli.upstream";
+
+/// The built-in profiles.
+const BUILT_IN: [(&str, &str); 1] = [("race-logger", ropeway_race_logger::PROFILE)];
+
+/// Whether a command may begin a new node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Absent {
+    /// A new database is made.
+    Make,
+    /// A missing database is an error: probably the wrong directory.
+    Refuse,
+}
+
+/// A node, opened, and the space that the command is about.
+pub(crate) struct Opened {
+    pub(crate) node: Node,
+    pub(crate) space: SpaceId,
+    pub(crate) config: Config,
+    /// The upstream that it follows: as configured, or as the database remembers it.
+    pub(crate) upstream: Option<String>,
+}
+
+impl Opened {
+    /// Who sits at the desk: the person and role named, or a role of the profile that may write everything.
+    pub(crate) fn desk(&self, person: Option<String>, role: Option<String>) -> Result<Desk> {
+        let roles = &self.node.profile().roles;
+        let all = || roles.iter().find(|(_, r)| r.write == Writes::All).map(|(name, _)| name.clone());
+        let none = || {
+            Failure::usage("the profile has no role that may write everything").next("name one with --role")
+        };
+        let role = role.or_else(all).ok_or_else(none)?;
+        if !roles.contains_key(&role) {
+            let known = roles.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("the profile has no role `{role}`; it has {known}")).into());
+        }
+        Ok(Desk { person, role })
+    }
+}
+
+/// Opens the node that the configuration names.
+pub(crate) async fn open(config: Config, absent: Absent, output: Output) -> Result<Opened> {
+    let path = &config.database;
+    if !path.exists() {
+        let shown = path.display();
+        if absent == Absent::Refuse {
+            return Err(Failure::new(format!("there is no database at {shown}; nothing was made"))
+                .next("name the data directory with --data-dir, or begin a node there with `ropeway serve`")
+                .into());
+        }
+        make_directory(&config.data_dir)?;
+        path.parent().map_or(Ok(()), make_directory)?;
+        output.note(&format!("a new node begins at {shown}"));
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let ids: Arc<dyn Ids> = Arc::new(RandomIds);
+    let wants = config.upstream.is_some() || config.mode == Mode::OfflineDevice;
+    let mut store = connect(&config, &*clock, &*ids, wants)?;
+    let followed = store.meta(FOLLOWS).await?.is_some();
+    if followed && !wants {
+        drop(store);
+        store = connect(&config, &*clock, &*ids, true)?;
+    }
+    let upstream = remember_upstream(&store, &config, wants && !followed).await?;
+    let profile = choose_profile(&store, config.profile.as_deref()).await?;
+    let follows = wants || followed;
+    let options = NodeOptions { store: Arc::new(store), profile: Arc::new(profile), clock, ids, follows };
+    let node = Node::open(options)
+        .await
+        .with_context(|| format!("the node at {} cannot be opened", path.display()))?;
+    let space = config.space.clone();
+    match absent {
+        Absent::Make => node.open_space(&space).await.map(drop)?,
+        Absent::Refuse => node.store().space(&space).await.map(drop)?,
+    }
+    Ok(Opened { node, space, config, upstream })
+}
+
+fn connect(config: &Config, clock: &dyn Clock, ids: &dyn Ids, follows: bool) -> Result<SqliteStore> {
+    let options = Options::new(Epoch::parse(&ids.id())?, clock.now()).following(follows);
+    let shown = config.database.display();
+    SqliteStore::open(&config.database, options).with_context(|| format!("the database {shown}"))
+}
+
+/// Notes that this node follows, and whom. A node that already holds records made without an upstream
+/// may not begin to: they never entered an outbox and would stay behind in silence.
+async fn remember_upstream(store: &SqliteStore, config: &Config, begins: bool) -> Result<Option<String>> {
+    let remembered = store.meta(UPSTREAM).await?;
+    if begins {
+        let held = match store.open_space(&config.space).await?.digest.count {
+            0 => None,
+            count => Some(count),
+        };
+        if let Some(count) = held {
+            let dir = config.data_dir.display();
+            let what = format!(
+                "{dir} holds {count} records that were made without an upstream: they would never be sent"
+            );
+            let next = format!(
+                "nothing was changed; begin the follower in a new data directory and hand them over: \
+                 `ropeway dump --data-dir {dir} | ropeway write --data-dir NEW --upstream URL --from -`"
+            );
+            return Err(Failure::new(what).next(next).into());
+        }
+        store.put_meta(FOLLOWS, "yes").await?;
+    }
+    match &config.upstream {
+        Some(url) if remembered.as_deref() != Some(url) => {
+            store.put_meta(UPSTREAM, url).await?;
+            Ok(Some(url.clone()))
+        }
+        _ => Ok(remembered),
+    }
+}
+
+/// The profile named or remembered. A database belongs to one app for good.
+async fn choose_profile(store: &SqliteStore, named: Option<&str>) -> Result<Profile> {
+    let remembered = store.meta(PROFILE).await?;
+    let chosen = named.or(remembered.as_deref()).unwrap_or(BUILT_IN[0].0);
+    let profile = load_profile(chosen)?;
+    match store.meta(APP).await? {
+        None => store.put_meta(APP, &profile.name).await?,
+        Some(app) if app != profile.name => {
+            let what = format!(
+                "this database belongs to the app `{app}`, the profile {chosen} is of `{}`",
+                profile.name
+            );
+            return Err(Failure::new(what)
+                .next("nothing was changed: name the right profile, or another data directory")
+                .into());
+        }
+        Some(_) => {}
+    }
+    let stored = match is_file(chosen) {
+        true => fs::canonicalize(chosen)?.display().to_string(),
+        false => chosen.to_owned(),
+    };
+    if remembered.as_deref() != Some(&stored) {
+        store.put_meta(PROFILE, &stored).await?;
+    }
+    Ok(profile)
+}
+
+/// The profile of a node that nobody gave one.
+pub(crate) fn default_profile() -> Result<Profile> {
+    load_profile(BUILT_IN[0].0)
+}
+
+/// Reads a built-in profile or one in a file.
+fn load_profile(name: &str) -> Result<Profile> {
+    if !is_file(name) {
+        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
+        let known = BUILT_IN.map(|(known, _)| known).join(", ");
+        let none = || Failure::usage(format!("there is no built-in profile `{name}`; there is {known}"));
+        let (_, text) = found.ok_or_else(|| none().next("a profile in a file is named like ./app.toml"))?;
+        return parse_profile(text, name);
+    }
+    let missing = |e| Failure::usage(format!("the profile {name}: {e}")).next("name it with --profile");
+    let text = fs::read_to_string(name).map_err(missing)?;
+    parse_profile(&text, name)
+}
+
+fn parse_profile(text: &str, name: &str) -> Result<Profile> {
+    profile::parse(text, name).map_err(|mistakes| {
+        let list = mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n       ");
+        Failure::usage(list)
+            .next("mend the profile; `ropeway check FILE` shows its mistakes; nothing was changed")
+            .into()
+    })
+}
+
+/// Makes a directory that only its owner may enter.
+fn make_directory(path: &Path) -> Result<()> {
+    if path.as_os_str().is_empty() || path.exists() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+        .create(path)
+        .map_err(|e| Failure::new(format!("the directory {} cannot be made: {e}", path.display())).into())
+}

@@ -1,0 +1,79 @@
+//! The way to the upstream: its address, the token for it, and what to say when one is missing.
+
+use crate::{
+    config::Config,
+    failure::{Exit, Failure},
+    open::Opened,
+};
+use anyhow::Result;
+use ropeway_protocol::{HttpTransport, HttpTransportOptions, ProblemCode};
+use ropeway_replica::{SyncOutcome, SyncReport};
+
+/// The client for the upstream; an error says what is missing and how to get it.
+pub(crate) fn transport(opened: &Opened) -> Result<HttpTransport> {
+    let Some(url) = &opened.upstream else {
+        return Err(Failure::usage("this node follows nobody")
+            .next(
+                "name the node to follow with --upstream, ROPEWAY_UPSTREAM_URL or `upstream` in ropeway.toml",
+            )
+            .into());
+    };
+    let Some(token) = opened.config.token()? else { return Err(no_token(&opened.config, url).into()) };
+    let reach = opened.config.limits.reach;
+    let options = HttpTransportOptions {
+        connect_timeout: reach.connect,
+        idle_timeout: reach.idle,
+        hello_timeout: reach.hello,
+        answer_bytes_max: reach.answer_bytes,
+        ..HttpTransportOptions::new(url, token)
+    };
+    HttpTransport::new(options).map_err(|e| Failure::usage(e.to_string()).into())
+}
+
+/// How to get a token.
+pub(crate) fn no_token(config: &Config, url: &str) -> Failure {
+    let next = format!(
+        "run `ropeway device add NAME` on {url}, then put the token in {} (mode 0600) or in \
+         ROPEWAY_UPSTREAM_TOKEN; what is written here is kept and waits",
+        config.token_file().display()
+    );
+    Failure::new(format!("there is no token for the upstream {url}")).next(next)
+}
+
+/// The exit code of a sync that ended.
+pub(crate) fn exit_of(report: &SyncReport, unsettled: usize) -> Exit {
+    match report.outcome {
+        Some(SyncOutcome::Offline) => Exit::Offline,
+        Some(SyncOutcome::Failed) | None => Exit::Failed,
+        Some(SyncOutcome::Done | SyncOutcome::Partly) if differs(report, unsettled) => Exit::Failed,
+        Some(SyncOutcome::Partly) => Exit::Partly,
+        Some(SyncOutcome::Done) if report.held > 0 => Exit::Partly,
+        Some(SyncOutcome::Done) => Exit::Done,
+    }
+}
+
+/// Whether this replica and its upstream hold different records although nothing waits here: never to
+/// be passed over in silence.
+pub(crate) fn differs(report: &SyncReport, unsettled: usize) -> bool {
+    unsettled == 0 && report.digests.is_some_and(|(upstream, here)| upstream != here)
+}
+
+/// What a person does about a failed sync.
+pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
+    let token = config.token_file();
+    let token = token.display();
+    match (report.outcome, report.problem) {
+        (Some(SyncOutcome::Offline), _) => {
+            "everything is kept here and goes when the upstream is back".into()
+        }
+        (_, Some(ProblemCode::Unauthenticated)) => format!(
+            "the outbox is kept; put the right token in {token} or ROPEWAY_UPSTREAM_TOKEN, or get a new one on the \
+             upstream with `ropeway device add NAME`"
+        ),
+        (_, Some(ProblemCode::DeviceRevoked)) => {
+            "the outbox is kept; ask the upstream's administrator to register this device anew".into()
+        }
+        (_, Some(code)) => format!("the outbox is kept; {}", code.next()),
+        (_, None) => "the outbox is kept; check that the address is a Ropeway's".into(),
+    }
+}

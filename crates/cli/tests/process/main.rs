@@ -1,0 +1,11 @@
+//! The binary as it is used: real processes, real sockets, real kills. Every test compares data.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod commands;
+mod crash;
+mod disk;
+mod input;
+mod network;
+mod people;
+mod proxy;
+mod rig;

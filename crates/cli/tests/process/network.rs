@@ -1,0 +1,218 @@
+//! A network that loses, doubles, delays and reorders; a server with small limits; tokens that do not fit.
+
+use crate::{
+    proxy::{Fate, Gate, Proxy},
+    rig::{Lot, Pair, Ran, incident, pause, put_token, wait_for},
+};
+use serde_json::{Value, json};
+use std::{process::Stdio, time::Duration};
+
+/// Requests lost, answers lost, doubled, late and reordered, by lot: the same result as without.
+#[test]
+fn whatever_the_network_does_everything_arrives_once() {
+    for seed in 1..=3 {
+        let mut lot = Lot::new(seed);
+        let mut pair = Pair::new();
+        let url = pair.up();
+        pair.settle();
+        let mut faults = 0;
+        let proxy = Proxy::before(&url, move |path| {
+            let counts = matches!(path, "/v1/push" | "/v1/pull") && faults < 60;
+            faults += u64::from(counts);
+            match lot.below(if counts { 8 } else { 1 }) {
+                1 => Fate::LoseRequest,
+                2 | 3 => Fate::LoseAnswer,
+                4 => Fate::Double,
+                5 | 6 => Fate::Late,
+                _ => Fate::Pass,
+            }
+        });
+        pair.pi.set("ROPEWAY_UPSTREAM_URL", &proxy.url);
+        pair.pi.set("ROPEWAY_LIMIT_SYNC_BATCH_CHANGES", 7);
+        pair.pi.set("ROPEWAY_LIMIT_SYNC_PAGE", 9);
+        for wave in 0..4 {
+            let here: Vec<Value> = (0..20).map(|n| incident(&format!("pi-{wave}-{n}"), "first")).collect();
+            let there: Vec<Value> =
+                (0..10).map(|n| incident(&format!("cloud-{wave}-{n}"), "there")).collect();
+            pair.pi.write_all(&here);
+            pair.cloud.write_all(&there);
+            let _ = pair.pi.run(&["sync"]);
+            let corrected: Vec<Value> =
+                (0..5).map(|n| incident(&format!("pi-{wave}-{n}"), "corrected")).collect();
+            pair.pi.write_all(&corrected);
+            let _ = pair.pi.run(&["sync"]);
+        }
+        pair.settle();
+        let cloud = pair.cloud.live("incident");
+        assert_eq!(cloud.len(), 120, "seed {seed}");
+        for (id, record) in &cloud {
+            let n: u64 = id.rsplit('-').next().unwrap().parse().unwrap();
+            let expected = match id.starts_with("pi-") {
+                true if n < 5 => "corrected",
+                true => "first",
+                false => "there",
+            };
+            assert_eq!(record["data"]["description"], expected, "seed {seed}: {id}");
+            // A correction may have been merged with what was still unsent, and is never applied twice.
+            let most = if expected == "corrected" { 2 } else { 1 };
+            assert!(record["version"].as_u64().unwrap() <= most, "seed {seed}: {record}");
+        }
+        assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]), "seed {seed}");
+        let seen = proxy.seen().join("\n");
+        for fate in ["LoseRequest", "LoseAnswer", "Double", "Late"] {
+            assert!(seen.contains(&format!("push {fate}")), "seed {seed}: no push met {fate}");
+        }
+    }
+}
+
+/// I7: an edit made while its record's upload is in flight stays pending and arrives.
+#[test]
+fn an_edit_made_during_its_upload_stays_pending_and_arrives() {
+    let mut pair = Pair::new();
+    let url = pair.up();
+    pair.settle();
+    let gate = Gate::default();
+    let (at_gate, mut held) = (gate.clone(), false);
+    let proxy = Proxy::before(&url, move |path| match path {
+        "/v1/push" if !std::mem::replace(&mut held, true) => Fate::HoldAnswer(at_gate.clone()),
+        _ => Fate::Pass,
+    });
+    pair.pi.set("ROPEWAY_UPSTREAM_URL", &proxy.url);
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1", "description": "first" }));
+    let sync =
+        pair.pi.command(&["sync", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    gate.reached();
+    assert_eq!(pair.cloud.data("incident", "i-1")["description"], "first", "decided, and not yet answered");
+    let receipt = pair.pi.write("incident", "i-1", json!({ "description": "second" }));
+    assert_eq!(receipt["verdict"], "applied");
+    let queue = pair.pi.ask(&["queue", "ls"]);
+    let states: Vec<&str> = queue.as_array().unwrap().iter().filter_map(|e| e["state"].as_str()).collect();
+    assert_eq!(states, ["sealed", "pending"], "{queue}");
+    gate.open();
+    let ran: Ran = sync.wait_with_output().unwrap().into();
+    ran.exits(0);
+    pair.settle();
+    for node in [&pair.cloud, &pair.pi] {
+        assert_eq!(node.data("incident", "i-1")["description"], "second");
+    }
+    let shown = pair.cloud.ask(&["get", "incident", "i-1", "--history"]);
+    assert_eq!(
+        (&shown["version"], &shown["history"][0]["data"]["description"]),
+        (&json!(2), &json!("first"))
+    );
+    assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]), "nobody contested anything");
+}
+
+/// A server that takes 7 changes a push and gives 3 records a page: the follower halves and goes on.
+#[test]
+fn a_batch_over_the_servers_limit_is_halved() {
+    let small = |cloud: &mut crate::rig::Node, _: &mut crate::rig::Node| {
+        cloud.set("ROPEWAY_LIMIT_PUSH_CHANGES", 7);
+        cloud.set("ROPEWAY_LIMIT_PAGE_ROWS", 3);
+        cloud.set("ROPEWAY_LIMIT_BODY_BYTES", 4_000);
+    };
+    let mut pair = Pair::with(small, "device");
+    pair.up();
+    pair.settle();
+    pair.pi.write_all(&(0..50).map(|n| incident(&format!("i-{n}"), "one of many")).collect::<Vec<_>>());
+    let report = pair.pi.ask(&["sync"]);
+    assert_eq!((&report["pushed"], &report["unsettled"]), (&json!(50), &json!(0)), "{report}");
+    pair.assert_equal();
+    let cloud = pair.cloud.live("incident");
+    assert_eq!(cloud.len(), 50);
+    assert!(cloud.values().all(|record| record["version"] == 1));
+}
+
+/// No token, a wrong one, a revoked device: an exit code, a sentence, and the outbox is kept.
+#[test]
+fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
+    let mut pair = Pair::new();
+    let url = pair.up();
+    pair.settle();
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1", "description": "kept" }));
+    let kept = |pair: &Pair| {
+        assert_eq!(pair.pi.ask(&["status"])["unsettled"], 1);
+        assert_eq!(pair.pi.data("incident", "i-1")["description"], "kept");
+        assert!(pair.cloud.live("incident").is_empty());
+    };
+    std::fs::remove_file(pair.pi.dir.join("upstream.token")).unwrap();
+    let ran = pair.pi.run(&["sync"]).exits(1);
+    let error = &ran.json()["error"];
+    assert!(error["what"].as_str().unwrap().contains(&url), "{error}");
+    assert!(error["next"].as_str().unwrap().contains("ropeway device add"), "{error}");
+    kept(&pair);
+    put_token(&pair.pi.dir, &"f".repeat(64));
+    let ran = pair.pi.run(&["sync"]).exits(1);
+    assert_eq!(
+        (&ran.json()["problem"], &ran.json()["outcome"]),
+        (&json!("unauthenticated"), &json!("failed"))
+    );
+    kept(&pair);
+    put_token(&pair.pi.dir, &pair.token);
+    pair.cloud.ask(&["device", "revoke", &pair.device, "--yes"]);
+    let ran = pair.pi.run(&["sync"]).exits(1);
+    assert_eq!(ran.json()["problem"], "device_revoked");
+    kept(&pair);
+    let text: Ran = pair.pi.command(&["sync"]).output().unwrap().into();
+    assert!(text.stderr.contains("the outbox is kept"), "{text}");
+    let doctor = pair.pi.run(&["doctor"]).exits(1).lines();
+    assert!(doctor.iter().any(|c| c["check"] == "token" && c["found"] == "fail"), "{doctor:?}");
+    let again = pair.cloud.ask(&["device", "add", "Start Line Pi again"]);
+    put_token(&pair.pi.dir, again["api_token"].as_str().unwrap());
+    pair.settle();
+    assert_eq!(pair.cloud.data("incident", "i-1")["description"], "kept");
+}
+
+/// A node that has no token yet works on, says how to get one, and follows once it is there.
+#[test]
+fn a_node_without_a_token_works_on_and_follows_when_it_is_there() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    std::fs::remove_file(pair.pi.dir.join("upstream.token")).unwrap();
+    pair.pi.serve(&[]);
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1", "description": "before" }));
+    wait_for("the advice", || pair.pi.log().contains("ropeway device add NAME").then_some(()));
+    assert!(!pair.pi.log().contains(&pair.token));
+    put_token(&pair.pi.dir, &pair.token);
+    wait_for("the incident to arrive", || pair.cloud.live("incident").contains_key("i-1").then_some(()));
+    assert!(!pair.pi.log().contains(&pair.token), "no secret in the log");
+}
+
+/// Out of reach is no failure: exit 4, no attempt used up, and all of it goes when the upstream is back.
+#[test]
+fn an_upstream_out_of_reach_uses_up_no_retry() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    pair.cloud.kill();
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1" }));
+    for _ in 0..7 {
+        let ran = pair.pi.run(&["sync"]).exits(4);
+        assert_eq!(ran.json()["outcome"], "offline");
+    }
+    let queue = pair.pi.ask(&["queue", "ls"]);
+    assert_eq!((&queue[0]["attempts"], &queue[0]["status"]), (&json!(0), &json!("pending")), "{queue}");
+    pair.pi.run(&["doctor"]).exits(4);
+    pair.cloud.serve(&[]);
+    assert_eq!(pair.pi.ask(&["sync"])["pushed"], 1);
+    pair.assert_equal();
+}
+
+/// A middlebox that ends every live stream after its first event sets off no storm of syncs.
+#[test]
+fn a_live_stream_that_is_cut_again_and_again_sets_off_no_storm() {
+    let mut pair = Pair::new();
+    let url = pair.up();
+    pair.settle();
+    let proxy = Proxy::before(&url, |path| if path == "/v1/live" { Fate::CutAnswer } else { Fate::Pass });
+    pair.pi.set("ROPEWAY_UPSTREAM_URL", &proxy.url);
+    let count = |path: &str| proxy.seen().iter().filter(|seen| seen.starts_with(path)).count();
+    pair.pi.serve(&[]);
+    wait_for("the first live stream", || (count("/v1/live") > 0).then_some(()));
+    pause(Duration::from_secs(2));
+    let (streams, pulls) = (count("/v1/live"), count("/v1/pull"));
+    assert!(streams <= 5 && pulls <= 8, "{streams} streams and {pulls} pulls within two seconds");
+    pair.cloud.write("incident", "i-1", json!({ "race": "race-1" }));
+    wait_for("the news", || pair.pi.live("incident").contains_key("i-1").then_some(()));
+}
