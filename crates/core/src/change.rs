@@ -128,4 +128,7 @@ pub struct Batch {
     pub grant: Grant,
     /// The changes, in the order to decide them.
     pub changes: Vec<Change>,
+    /// Whether whoever brought them may ask again by change id. An edit whose id this node draws itself
+    /// is asked about by nobody, and costs no receipt.
+    pub repeatable: bool,
 }

@@ -105,6 +105,8 @@ pub enum Code {
     Moved,
     /// There is no such record.
     NotFound,
+    /// The deciding node failed over this very change; its neighbours were decided.
+    Fault,
 }
 
 /// What of a change waits or went elsewhere; absent for the plain verdicts.

@@ -2,7 +2,7 @@
 
 use crate::{Node, ReplicaError};
 use ropeway_core::{
-    change::{Author, Base, Change, Door, Grant, Op},
+    change::{Author, Base, Batch, Change, Door, Grant, Op},
     doc::Fields,
     id::{ChangeId, Collection, RecordId, SpaceId},
     receipt::Receipt,
@@ -37,6 +37,7 @@ pub struct Edit {
 impl Node {
     /// Makes a local edit. When this returns, the edit, its outbox entry and its stamp are durable.
     pub async fn write(&self, space: &SpaceId, desk: &Desk, edit: Edit) -> Result<Receipt, ReplicaError> {
+        let repeatable = edit.change.is_some();
         let id = match edit.change {
             Some(id) => id,
             None => ChangeId::parse(&self.inner.ids.id())?,
@@ -60,7 +61,8 @@ impl Node {
             at: Some(self.inner.clock.author_time()),
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
-        let mut receipts = self.ingest(space, grant, vec![change]).await?;
+        let batch = Batch { grant, changes: vec![change], repeatable };
+        let mut receipts = self.decide(space, batch).await?;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }
 }

@@ -173,7 +173,8 @@ pub trait Store: Send + Sync + 'static {
     /// Empties the staging table and forgets its token, when a cut pull cannot be resumed.
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError>;
 
-    /// Takes everything staged in, settles the receipted entries whose stamp `end.cursor` has reached,
+    /// Takes everything staged in, conflicts after all other records, settles the receipted entries whose
+    /// stamp `end.cursor` has reached,
     /// moves the cursor and empties the staging table: one transaction, all at once (I6). Returns how
     /// many staged rows were taken in.
     async fn absorb(

@@ -85,7 +85,11 @@ fn next_batch(
     }
     let grant = sent[first].1.clone();
     let changes = sent[first..].iter().map(|(change, _)| change.clone()).collect();
-    Ok(Sent { batch: Batch { grant, changes }, now, places: (from..from + count).collect() })
+    Ok(Sent {
+        batch: Batch { grant, changes, repeatable: true },
+        now,
+        places: (from..from + count).collect(),
+    })
 }
 
 fn answered(given: &Given, number: usize, receipt: &Receipt, wrong: &mut Vec<String>) {

@@ -51,6 +51,7 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
 /// Decides a batch. Total and deterministic: the same snapshot, batch and profile give the same answer.
 pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision {
     let mut work = Work::new(snapshot, profile, &batch.grant);
+    work.repeatable = batch.repeatable;
     for change in &batch.changes {
         // A change that needs more leaves the others to say what they need too: one round for all.
         let _ = work.take(change);
@@ -106,7 +107,9 @@ impl Work<'_> {
         self.begin();
         let answer = self.admit(change)?;
         if answer.verdict.is_settled() {
-            self.remember(change, content, &answer);
+            if self.repeatable {
+                self.remember(change, content, &answer);
+            }
             if let Some(understood) = &answer.relay
                 && self.snap.follows
                 && self.concerns_upstream(change, &answer)?

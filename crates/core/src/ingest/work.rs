@@ -74,6 +74,8 @@ pub(crate) struct Work<'a> {
     pub(crate) offset: i64,
     /// Whether this is the upstream's answer being taken in, not a change made here.
     pub(crate) absorbs: bool,
+    /// Whether receipts are remembered.
+    pub(crate) repeatable: bool,
 }
 
 impl<'a> Work<'a> {
@@ -97,6 +99,7 @@ impl<'a> Work<'a> {
             told: false,
             offset: 0,
             absorbs: false,
+            repeatable: true,
         }
     }
 

@@ -141,6 +141,27 @@ async fn receipted(store: &Stored, count: i64) {
     .await;
 }
 
+pub(super) async fn conflicts_come_after_what_they_are_about(on: On) {
+    let store = opened(&on).await;
+    let mut page = vec![fed(&key("conflict/c1"), 1, r#"{"n":0}"#)];
+    page.extend(rows(2, 1_300));
+    store.stage(&space(), &epoch("cloud-1"), page, "all").await.unwrap();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = order.clone();
+    let absorb: Absorb = Box::new(move |snapshot, step| match step {
+        Step::Rows(rows) => {
+            let decision = take_rows(snapshot, rows);
+            if matches!(decision, Decision::Plan(_)) {
+                seen.lock().unwrap().extend(rows.iter().map(|r| r.key.to_string()));
+            }
+            decision
+        }
+        Step::Settle(entries) => settle(snapshot, entries),
+    });
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-1", 2_000), absorb).await.unwrap(), 1_299);
+    assert_eq!(order.lock().unwrap().last().map(String::as_str), Some("conflict/c1"));
+}
+
 pub(super) async fn reached_entries_are_settled(on: On) {
     let store = opened(&on).await;
     receipted(&store, 1_300).await;

@@ -9,7 +9,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use ropeway_core::{
-    id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
+    id::{CONFLICT, Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Fed, Keys, Plan, Sealed, Snapshot, Superseded},
     profile::Profile,
@@ -212,7 +212,9 @@ impl Store for MemoryStore {
         let mut all = self.all();
         // Steps are written as they come, into a copy that replaces the space when all went well.
         let mut copy = all.space(space)?.clone();
-        let staged = std::mem::take(&mut copy.staging);
+        let mut staged = std::mem::take(&mut copy.staging);
+        // Conflicts come last: what they are about is there by then.
+        staged.sort_by_key(|row| &*row.key.collection == CONFLICT);
         if let Some(epoch) = copy.staged_epoch.take().filter(|epoch| *epoch != end.epoch) {
             return Err(fault(format!("rows of epoch {epoch} are staged, not of {}", end.epoch)));
         }

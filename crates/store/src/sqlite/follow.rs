@@ -6,7 +6,7 @@ use crate::{
     asking::{Asked, Asking, CHUNK, Settling, fault},
 };
 use ropeway_core::{
-    id::{Epoch, SpaceId},
+    id::{CONFLICT, Epoch, SpaceId},
     outbox::Entry,
     plan::{Fed, Keys},
     time::{Stamp, Time},
@@ -27,7 +27,7 @@ const STAGE: &str = "INSERT INTO rw_staging (space, collection, id, version, sta
 const CHUNK_OF: &str = concat!(
     "SELECT ",
     rows::fed_columns!(),
-    ", no FROM rw_staging WHERE space = ?1 AND no > ?2 ORDER BY no LIMIT ?3"
+    ", no FROM rw_staging WHERE space = ?1 AND no > ?2 AND (collection = ?4) = ?5 ORDER BY no LIMIT ?3"
 );
 const OTHERS: &str = "SELECT 1 FROM rw_staging WHERE space <> ?1 LIMIT 1";
 const CLEAR: &str = "DELETE FROM rw_staging WHERE space = ?1";
@@ -102,15 +102,19 @@ pub(super) fn absorb(
     if let Some(staged) = staged_epoch(conn, space.no)?.filter(|staged| *staged != *end.epoch) {
         return Err(fault(format!("rows of epoch {staged} are staged, not of {}", end.epoch)));
     }
-    let (mut taken, mut last) = (0, 0);
-    loop {
-        let (rows, upto) = chunk(conn, space.no, last)?;
-        if rows.is_empty() {
-            break;
+    let mut taken = 0;
+    // Conflicts come last: what they are about is there by then.
+    for conflicts in [false, true] {
+        let mut last = 0;
+        loop {
+            let (rows, upto) = chunk(conn, space.no, last, conflicts)?;
+            if rows.is_empty() {
+                break;
+            }
+            taken += rows.len() as u64;
+            last = upto;
+            step(conn, &mut space, now, Step::Rows(&rows), decide)?;
         }
-        taken += rows.len() as u64;
-        last = upto;
-        step(conn, &mut space, now, Step::Rows(&rows), decide)?;
     }
     let mut settling = Settling::default();
     loop {
@@ -139,10 +143,11 @@ fn step(conn: &mut Conn, space: &mut Space, now: Time, step: Step<'_>, decide: &
     }
 }
 
-fn chunk(conn: &mut Conn, space: i64, after: i64) -> Done<(Vec<Fed>, i64)> {
+fn chunk(conn: &mut Conn, space: i64, after: i64, conflicts: bool) -> Done<(Vec<Fed>, i64)> {
     let Conn { db, names, .. } = conn;
+    let conflict = names.find(db, CONFLICT)?.unwrap_or(0);
     let mut stmt = db.prepare_cached(CHUNK_OF)?;
-    let mut at = stmt.query((space, after, CHUNK as i64))?;
+    let mut at = stmt.query((space, after, CHUNK as i64, conflict, conflicts))?;
     let (mut found, mut last) = (Vec::with_capacity(CHUNK), after);
     while let Some(row) = at.next()? {
         found.push(rows::fed(db, names, row)?);

@@ -38,20 +38,24 @@ const PUT: &str = "INSERT INTO rw_outbox (space, seq, collection, record, state,
 const OF_RECORD: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM rw_outbox WHERE space = ?1 AND collection = ?2 AND record = ?3 AND state < 5 ORDER BY seq"
+    " FROM rw_outbox INDEXED BY rw_outbox_state WHERE space = ?1 AND state IN (0, 1, 2, 3, 4)
+      AND collection = ?2 AND record = ?3 ORDER BY seq"
 );
 /// Most pulls find an empty outbox: one look instead of one a record.
-const ANY_UNSETTLED: &str = "SELECT 1 FROM rw_outbox WHERE space = ?1 AND state < 5 LIMIT 1";
+const ANY_UNSETTLED: &str = "SELECT 1 FROM rw_outbox INDEXED BY rw_outbox_state
+  WHERE space = ?1 AND state IN (0, 1, 2, 3, 4) LIMIT 1";
 const BY_SEQ: &str = concat!("SELECT ", columns!(), " FROM rw_outbox WHERE space = ?1 AND seq = ?2");
 const BY_STATE: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM rw_outbox WHERE space = ?1 AND state = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
+    " FROM rw_outbox INDEXED BY rw_outbox_state
+      WHERE space = ?1 AND state = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
 );
 const REACHED: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM rw_outbox WHERE space = ?1 AND state = 4 AND receipt_stamp <= ?2 ORDER BY seq LIMIT ?3"
+    " FROM rw_outbox INDEXED BY rw_outbox_state
+      WHERE space = ?1 AND state = 4 AND receipt_stamp <= ?2 ORDER BY seq LIMIT ?3"
 );
 const COUNTS: &str = "SELECT state, count(*) FROM rw_outbox WHERE space = ?1 GROUP BY state";
 const SEAL: &str = "INSERT INTO rw_batches (space, id, changes, body) VALUES (?1, ?2, ?3, ?4)";

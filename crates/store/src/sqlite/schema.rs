@@ -53,8 +53,7 @@ CREATE TABLE rw_outbox (
   receipt_stamp INTEGER, granted_epoch INTEGER, granted_version INTEGER, held TEXT, conflicts TEXT,
   also TEXT, change TEXT NOT NULL,
   PRIMARY KEY (space, seq)) WITHOUT ROWID;
-CREATE INDEX rw_outbox_unsettled ON rw_outbox (space, collection, record) WHERE state < 5;
-CREATE INDEX rw_outbox_state ON rw_outbox (space, state);
+CREATE INDEX rw_outbox_state ON rw_outbox (space, state, collection, record);
 CREATE TABLE rw_batches (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, id TEXT NOT NULL, changes INTEGER NOT NULL,
   body BLOB NOT NULL, UNIQUE (space, id));
