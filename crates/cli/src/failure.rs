@@ -90,7 +90,10 @@ impl Told {
 
 /// Whether an error only says that nobody reads our output any more, as behind `| head`.
 pub(crate) fn is_unread(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    let broken = |e: &(dyn std::error::Error + 'static)| {
+        e.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    };
+    error.chain().any(broken)
 }
 
 fn advice(error: &anyhow::Error) -> Option<&'static str> {

@@ -70,8 +70,7 @@ impl Node {
                 for (id, record) in &page {
                     let Some(text) = canonical(name, id, record) else { continue };
                     count += 1;
-                    line(&text)
-                        .map_err(|e| ReplicaError::Invalid(format!("the dump could not be written: {e}")))?;
+                    line(&text).map_err(ReplicaError::Output)?;
                 }
                 after = page.last().map(|(id, _)| id.clone());
                 if page.len() < PAGE {

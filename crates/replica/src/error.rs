@@ -24,6 +24,9 @@ pub enum ReplicaError {
     /// Not allowed.
     #[error("{0}")]
     Forbidden(String),
+    /// What was read could not be handed to whoever asked for it.
+    #[error("what was read could not be written out: {0}")]
+    Output(#[source] std::io::Error),
     /// Somebody else is doing it right now.
     #[error("{0}")]
     Busy(String),

@@ -57,6 +57,7 @@ pub fn problem_of(error: &ReplicaError) -> Problem {
         ReplicaError::Invalid(_) => P::Malformed,
         ReplicaError::TooLarge(_) => P::TooLarge,
         ReplicaError::NotFound(_) => P::NotFound,
+        ReplicaError::Output(_) => P::Internal,
         ReplicaError::Moved(_) => P::Moved,
         ReplicaError::Forbidden(_) => P::Forbidden,
         ReplicaError::Busy(_) => return Problem::new(P::Unavailable, error.to_string()).after(1),

@@ -32,7 +32,7 @@ impl Work<'_> {
             return Ok(self.parent_missing(change, field, parent));
         }
         let added = data.len() > change.fields.len();
-        let relayed = self.as_created(change, &data);
+        let relay = self.snap.follows.then(|| self.as_created(change, &data));
         let doc = Doc::of(data);
         if let Some(answer) = too_large(change, &doc) {
             return Ok(answer);
@@ -49,7 +49,6 @@ impl Work<'_> {
                 self.insert(over.clone(), record);
                 // Values that the author did not name are shown to them, unless they stand at this desk.
                 let detail = Detail { shown: added && self.grant.door == Door::Push, ..Detail::default() };
-                let relay = Some(relayed);
                 Ok(Answer { verdict: Verdict::Created, over, version: 1, detail, reason: None, relay })
             }
         }

@@ -135,7 +135,14 @@ impl Work<'_> {
         let mut conflicts = tally.conflicts;
         conflicts.extend(late.map(Late::conflict));
         let detail = Detail { parked: tally.parked, conflicts, shown };
-        Ok(Answer { verdict, over, version, detail, reason: None, relay: Some(change.clone()) })
+        Ok(Answer {
+            verdict,
+            over,
+            version,
+            detail,
+            reason: None,
+            relay: self.snap.follows.then(|| change.clone()),
+        })
     }
 
     /// What the author of a change had before their eyes.

@@ -202,7 +202,7 @@ impl Work<'_> {
             version,
             detail: Detail::default(),
             reason: None,
-            relay: Some(change.clone()),
+            relay: self.snap.follows.then(|| change.clone()),
         }
     }
 
