@@ -456,3 +456,51 @@ fn a_sync_with_nothing_to_do_moves_nothing() {
         assert!(fields(json!({})).is_empty());
     });
 }
+
+/// ISMF-009, CT-25: what the cloud created, the Pi does not change silently: its edit waits there and here as
+/// the same open conflict, and both sides go on showing the cloud's value.
+#[test]
+fn an_edit_of_the_other_sides_record_waits_on_both_sides() {
+    on_every_store(|venue| async move {
+        write(&venue.cloud, "admin", Create, "course", "c1", json!({"name": "Verbier"})).await;
+        venue.sync().await;
+        let receipt = write(&venue.pi, "referee", Patch, "course", "c1", json!({"name": "Bagnes"})).await;
+        assert_eq!(receipt.verdict, Verdict::Parked);
+        assert_eq!(venue.pi.queue(&space()).await.unwrap().len(), 1, "it is relayed all the same");
+        assert_eq!(data(&venue.pi, "course", "c1").await["name"], "Verbier");
+        let report = venue.sync().await;
+        assert_eq!(report.verdicts.get(&Verdict::Parked), Some(&1), "{report:?}");
+        venue.assert_equal().await;
+        for node in [&venue.cloud, &venue.pi] {
+            let open = node.conflicts(&space(), true).await.unwrap();
+            assert_eq!(open.len(), 1);
+            assert_eq!(open[0].conflict.incoming.values["name"], "Bagnes");
+        }
+    });
+}
+
+/// What the Pi deletes and the cloud refuses comes back with everything that fell with it, once it is given up.
+#[test]
+fn a_cascade_that_the_upstream_refuses_is_undone() {
+    on_every_store(|venue| async move {
+        write(&venue.cloud, "admin", Create, "course", "c1", json!({"name": "Verbier"})).await;
+        write(&venue.cloud, "admin", Create, "gate", "g1", json!({"course": "c1", "name": "Gate 1"})).await;
+        venue.sync().await;
+        // Meanwhile something that refuses the deletion hangs on it in the cloud.
+        write(&venue.cloud, "admin", Create, "camera", "k1", json!({"course": "c1"})).await;
+        let deleted = write(&venue.pi, "referee", Delete, "course", "c1", json!({})).await;
+        assert_eq!(deleted.verdict, Verdict::Applied);
+        assert!(
+            !venue.pi.get(&space(), &key("gate", "g1")).await.unwrap().unwrap().is_live(),
+            "it fell here"
+        );
+        let report = venue.sync().await;
+        assert_eq!(report.verdicts.get(&Verdict::Rejected), Some(&1), "{report:?}");
+        let seq = venue.pi.queue(&space()).await.unwrap()[0].seq;
+        venue.pi.queue_discard(&space(), &[seq]).await.unwrap();
+        venue.sync().await;
+        venue.assert_equal().await;
+        assert_eq!(data(&venue.pi, "gate", "g1").await["name"], "Gate 1");
+        assert!(venue.pi.get(&space(), &key("gate", "g1")).await.unwrap().unwrap().is_live(), "and is back");
+    });
+}

@@ -38,12 +38,23 @@ retry = ["1m", "5m", "15m", "1h", "6h"]
 write = "*"
 resolve = true
 [roles.device]
-write = ["race", "incident", "report"]
+write = ["race", "course", "incident", "report"]
 [collections.race]
 merge = "park"
 delete = "latest"
 [collections.race.fields]
 name = "text"
+[collections.course]
+merge = "origin"
+delete = "latest"
+[collections.course.fields]
+name = "text"
+[collections.gate]
+references = { course = { to = "course", on_delete = "cascade" } }
+[collections.gate.fields]
+name = "text"
+[collections.camera]
+references = { course = "course" }
 [collections.incident]
 references = { race = "race" }
 merge = "park"
