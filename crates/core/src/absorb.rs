@@ -48,7 +48,13 @@ pub fn settle(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Deci
 
 /// Gives entries up at a person's word: the rows show the upstream's values again.
 pub fn discard(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Decision {
-    drop_entries(snapshot, entries, EntryState::Discarded, profile)
+    // As they stand now: one that went on its way or was written anew meanwhile stays.
+    let now = |e: &Entry| {
+        let mut there = snapshot.outbox.get(&e.over).into_iter().flatten();
+        there.any(|n| n.seq == e.seq && n.change.id == e.change.id && n.state.is_unsent())
+    };
+    let entries: Vec<Entry> = entries.iter().filter(|e| now(e)).cloned().collect();
+    drop_entries(snapshot, &entries, EntryState::Discarded, profile)
 }
 
 fn drop_entries(snapshot: &Snapshot, entries: &[Entry], state: EntryState, profile: &Profile) -> Decision {

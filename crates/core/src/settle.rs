@@ -28,23 +28,35 @@ pub struct BatchLimit {
 pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profile) -> Vec<i64> {
     let mut held_back: BTreeSet<Key> = BTreeSet::new();
     let mut taken: BTreeSet<Key> = BTreeSet::new();
+    let mut left: BTreeSet<Key> = BTreeSet::new();
     let (mut out, mut bytes, mut full) = (Vec::new(), 0, false);
     for entry in entries.iter().filter(|e| e.state.is_unsettled() && e.state != EntryState::Receipted) {
         let names = [entry.change.key(), entry.over.clone()];
         let parents = parents(entry, profile);
-        let is_held = names.iter().chain(&parents).any(|k| held_back.contains(k));
+        let overtakes = entry.change.op == Op::Delete && names.iter().any(|k| left.contains(k));
+        let is_held = overtakes || names.iter().chain(&parents).any(|k| held_back.contains(k));
         let follows_own = names.iter().any(|k| taken.contains(k));
         // What waited for a parent goes behind it as soon as that goes, whatever its own schedule says.
         let follows_parent = entry.state == EntryState::Waiting && parents.iter().any(|k| taken.contains(k));
-        let ready = entry.state.is_unsent() && (entry.due <= now || follows_parent);
+        let ready = entry.state.is_unsent() && (is_due(entry, now) || follows_parent);
         if !ready || is_held || follows_own || full {
             held_back.extend(names);
+            left.extend(parents.into_iter().chain(parents_of(
+                &entry.change,
+                entry.change.seen.as_ref(),
+                profile,
+            )));
             continue;
         }
         let size = serde_json::to_vec(&entry.change).map_or(0, |v| v.len());
         if !out.is_empty() && (out.len() >= limit.changes || bytes + size > limit.bytes) {
             full = true;
             held_back.extend(names);
+            left.extend(parents.into_iter().chain(parents_of(
+                &entry.change,
+                entry.change.seen.as_ref(),
+                profile,
+            )));
             continue;
         }
         bytes += size;
@@ -54,9 +66,15 @@ pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profi
     out
 }
 
+/// Whether its time has come. Tried later than now: the clock was ahead then, and its schedule is void.
+fn is_due(entry: &Entry, now: Time) -> bool {
+    entry.due <= now || (entry.due < NEVER && entry.tried_at.is_some_and(|at| at > now))
+}
+
 /// When the next entry that waits for its time is due.
 pub fn next_due(entries: &[Entry], now: Time) -> Option<Time> {
-    entries.iter().filter(|e| e.state.is_unsent() && e.due > now && e.due < NEVER).map(|e| e.due).min()
+    let waits = |e: &&Entry| e.state.is_unsent() && !is_due(e, now) && e.due < NEVER;
+    entries.iter().filter(waits).map(|e| e.due).min()
 }
 
 /// The time of an entry that is tried again only when a person says so.
@@ -132,6 +150,7 @@ pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -
     for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
         let mut next = Entry { state: EntryState::Pending, batch: None, ..entry.clone() };
         if let Some((retry, why)) = tried {
+            next.state = EntryState::Rejected;
             postpone(&mut next, retry, snapshot.now);
             next.reason = Some(crate::receipt::Reason {
                 code: crate::receipt::Code::Invalid,
@@ -188,10 +207,18 @@ fn postpone(entry: &mut Entry, retry: &Retry, now: Time) {
 
 /// Records that an entry refers to.
 fn parents(entry: &Entry, profile: &Profile) -> Vec<Key> {
-    let change = &entry.change;
-    let Some(rules) = profile.rules(&change.collection).filter(|_| change.op != Op::Delete) else {
-        return Vec::new();
-    };
+    match entry.change.op {
+        Op::Delete => Vec::new(),
+        _ => parents_of(&entry.change, Some(&entry.change.fields), profile),
+    }
+}
+
+fn parents_of(
+    change: &crate::change::Change,
+    fields: Option<&crate::doc::Fields>,
+    profile: &Profile,
+) -> Vec<Key> {
+    let (Some(rules), Some(fields)) = (profile.rules(&change.collection), fields) else { return Vec::new() };
     let parent = |(field, value)| rules.references.get(field).and_then(|r| ingest::parent_key(r, value));
-    change.fields.iter().filter_map(parent).collect()
+    fields.iter().filter_map(parent).collect()
 }

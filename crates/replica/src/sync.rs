@@ -179,6 +179,10 @@ impl Node {
                 None => return Ok(()),
             };
             match transport.push(body).await {
+                Ok(pushed) if pushed.receipts.len() != count => {
+                    let text = format!("{} receipts for {count} changes", pushed.receipts.len());
+                    return Err(TransportError::Problem(Problem::new(ProblemCode::Internal, text)).into());
+                }
                 Ok(pushed) => {
                     for receipt in &pushed.receipts {
                         *report.verdicts.entry(receipt.verdict).or_default() += 1;
@@ -217,7 +221,7 @@ impl Node {
         let followed = self.inner.store.followed(space).await?;
         let mut cursor = followed.staged.clone().or(followed.token.clone());
         let mut limit = options.page.max(1);
-        let mut staged = 0;
+        let (mut staged, mut again) = (0, false);
         let mut fetched = transport.pull(cursor.as_deref(), limit).await;
         loop {
             let Page { rows, end } = match fetched {
@@ -227,7 +231,8 @@ impl Node {
                     fetched = transport.pull(cursor.as_deref(), limit).await;
                     continue;
                 }
-                Err(TransportError::Problem(p)) if starts_over(&p) && cursor.is_some() => {
+                Err(TransportError::Problem(p)) if starts_over(&p) && cursor.is_some() && !again => {
+                    again = true;
                     self.inner.store.unstage(space).await?;
                     (cursor, staged) = (None, 0);
                     fetched = transport.pull(None, limit).await;

@@ -8,7 +8,7 @@ use super::{
     work::{By, Step, Work},
 };
 use crate::{
-    change::{Change, Door, Op},
+    change::{Change, Op},
     conflict::{Conflict, Kind, Resolution, Side, Standing},
     doc::{Doc, Fields},
     id::Key,
@@ -44,6 +44,11 @@ impl Work<'_> {
         };
         if let Some(text) = self.may_not_resolve(change, &conflict) {
             return refuse(Code::Forbidden, text);
+        }
+        if self.snap.follows && record.upstream.is_none() {
+            let text =
+                format!("the upstream has not written the conflict `{}` yet: sync first", change.record);
+            return refuse(Code::Moved, text);
         }
         // A join's `merged` is what it brought, so its undoing is known by the answer alone.
         let undone = conflict.kind == Kind::Join && resolution == Resolution::Apart;
@@ -87,7 +92,7 @@ impl Work<'_> {
         let role = self.profile.roles.get(&self.grant.role);
         let resolves = role.is_some_and(|r| r.resolve);
         match self.profile.resolver {
-            Resolver::Upstream if self.snap.follows && self.grant.door == Door::Desk => {
+            Resolver::Upstream if self.snap.follows => {
                 Some("conflicts are settled at the upstream: ask there".into())
             }
             Resolver::Upstream if !resolves => {

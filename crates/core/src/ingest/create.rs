@@ -43,8 +43,14 @@ impl Work<'_> {
         }
         self.offset = change.at.and_then(|at| at.offset).unwrap_or(0);
         match self.twin(&over, case.rules, &record)? {
-            Some(Twin::Same(twin)) => self.join(case, over, record, twin, None),
-            Some(Twin::Asks(twin)) => self.ask_twins(case, over, record, twin),
+            Some(Twin::Same(twin)) => {
+                let answer = self.join(case, over, record, twin, None)?;
+                Ok(Answer { relay, ..answer })
+            }
+            Some(Twin::Asks(twin)) => {
+                let answer = self.ask_twins(case, over, record, twin)?;
+                Ok(Answer { relay, ..answer })
+            }
             None => {
                 self.insert(over.clone(), record);
                 // Values that the author did not name are shown to them, unless they stand at this desk.
@@ -126,7 +132,7 @@ impl Work<'_> {
     }
 
     /// What a desk relays is what it understood, defaults included; a relaying node passes on what it got.
-    fn as_created(&self, change: &Change, data: &Fields) -> Change {
+    pub(crate) fn as_created(&self, change: &Change, data: &Fields) -> Change {
         match self.grant.door {
             Door::Desk => {
                 let rules = self.profile.rules(&change.collection);

@@ -105,6 +105,7 @@ impl Work<'_> {
             }
             None => {}
         }
+        let (whole, unknown) = (data.clone(), record.upstream.is_none());
         let mut conflicts = Vec::new();
         if !saw_it && !at_desk {
             let conflict = self.deletion(case, &over, &record, false, Some(Resolution::Incoming));
@@ -120,7 +121,8 @@ impl Work<'_> {
         if let Some(buried) = buried {
             conflicts.extend(self.matched_late(case, &over, &buried)?.map(Late::conflict));
         }
-        Ok(settled(case, over, Verdict::Merged, version, conflicts, false))
+        let relay = if at_desk && unknown { self.as_created(change, &whole) } else { change.clone() };
+        Ok(Answer { relay: Some(relay), ..settled(case, over, Verdict::Merged, version, conflicts, false) })
     }
 
     /// Deletes a record with what falls with it; the error is the sentence that refuses it.

@@ -41,7 +41,7 @@ impl Work<'_> {
             && let Some(last) = waiting.last()
             && self.coalesces(last, &outgoing)
         {
-            let merged = coalesced(last, outgoing, &answer.detail.parked, also, self.snap.now);
+            let merged = coalesced(last, outgoing, &answer.detail.parked, also, self.stands());
             self.outbox.insert(merged.seq, merged);
             return Ok(());
         }
@@ -83,6 +83,12 @@ impl Work<'_> {
         Ok(entries)
     }
 
+    /// The version of the upstream that the record found stands on.
+    fn stands(&self) -> Option<Base> {
+        let upstream = self.found.as_ref()?.upstream.as_ref().filter(|u| u.version > 0)?;
+        Some(Base { epoch: upstream.epoch.clone(), version: upstream.version })
+    }
+
     /// The base to send: the upstream's version, where the author saw exactly that.
     fn upstream_base(&self, change: &Change, over: &Key, waiting: &[Entry]) -> Option<Base> {
         let before = self.found.as_ref()?;
@@ -94,7 +100,7 @@ impl Work<'_> {
         }
         match waiting.last() {
             None => {
-                let upstream = before.upstream.as_ref().filter(|u| u.version > 0)?;
+                let upstream = before.upstream.as_ref().filter(|u| u.version > 0 && u.held.is_none())?;
                 Some(Base { epoch: upstream.epoch.clone(), version: upstream.version })
             }
             Some(last) if last.state == EntryState::Receipted => last.granted.clone(),
@@ -136,7 +142,7 @@ impl Work<'_> {
 
 /// One entry of two edits, under the later one's change id: a rejected or waiting entry counts as unsent,
 /// so that a person's correction replaces it.
-fn coalesced(last: &Entry, next: Change, parked: &[String], also: Vec<Key>, now: Time) -> Entry {
+fn coalesced(last: &Entry, next: Change, parked: &[String], also: Vec<Key>, stands: Option<Base>) -> Entry {
     let mut entry = last.clone();
     let mut seen = next.seen.clone();
     if let (Some(seen), Some(earlier)) = (&mut seen, &last.change.seen) {
@@ -145,6 +151,10 @@ fn coalesced(last: &Entry, next: Change, parked: &[String], also: Vec<Key>, now:
         seen.extend(earlier.clone());
     }
     entry.change.seen = if last.change.seen.is_some() { seen } else { None };
+    if entry.change.base != stands {
+        // Upstream went on since: what both edits saw tells more than a version that the later one did not see.
+        entry.change.base = None;
+    }
     entry.change.fields.extend(next.fields.clone());
     entry.change.id = next.id;
     entry.change.author = next.author;
@@ -154,7 +164,7 @@ fn coalesced(last: &Entry, next: Change, parked: &[String], also: Vec<Key>, now:
     entry.also.extend(also);
     entry.state = EntryState::Pending;
     entry.attempts = 0;
-    entry.due = now;
+    entry.due = Time(i64::MIN);
     entry.reason = None;
     entry.verdict = None;
     entry

@@ -124,8 +124,8 @@ impl Work<'_> {
         let by = By { author: &change.author, at: case.at, role: None };
         let id =
             self.write_join(&over, &joined, &survivor_key, &survivor, brought, &by, change.id.clone())?;
-        self.show_now(&survivor_key, None, &by)?;
-        self.show_now(&over, None, &by)?;
+        let (there, here) = (self.show_now(&survivor_key, None, &by), self.show_now(&over, None, &by));
+        there.and(here)?;
         let version = self.lookup(&over)?.map_or(1, |r| r.version);
         let detail = Detail { parked: Vec::new(), conflicts: vec![id], shown: true };
         Ok(Answer {
