@@ -105,7 +105,7 @@ fn tree(rule: &str, resolver: &str) -> String {
     TREE.replace("DELRULE", rule).replace("RESOLVER", resolver)
 }
 
-/// D1: a child is moved out of a box, then the box is deleted: the delete overtakes the move.
+/// A child is moved out of a box, then the box is deleted: the delete must not overtake the move.
 #[tokio::test]
 async fn a_delete_waits_for_the_move_that_saves_the_child() {
     let p = pair(&tree("latest", "upstream")).await;
