@@ -120,6 +120,7 @@ async fn a_delete_waits_for_the_move_that_saves_the_child() {
     for _ in 0..3 {
         p.sync().await;
     }
+    println!("cloud {}\npi {}", dump(&p.cloud).await, dump(&p.pi).await);
     assert!(p.pi.get(&space(), &key("item", "i")).await.unwrap().unwrap().is_live(), "the child was lost");
     p.equal().await;
 }
@@ -152,6 +153,7 @@ async fn a_coalesced_edit_made_under_a_fast_clock_goes() {
     p.w(&p.pi, Patch, "box", "b1", json!({"name": "three"})).await;
     p.clock.jump_to(now);
     let report = p.sync().await;
+    println!("{report:?} {:?}", p.pi.queue(&space()).await.unwrap());
     assert_eq!(data(&p.cloud, "box", "b1").await["name"], "three");
 }
 
@@ -223,6 +225,7 @@ async fn a_missing_receipt_ends_the_sync() {
         p.pi.sync(&space(), &odd, &SyncOptions::default(), &|_| {}),
     )
     .await;
+    println!("{} requests", odd.calls.load(std::sync::atomic::Ordering::Relaxed));
     assert!(ended.is_ok(), "the sync goes round and round");
 }
 
@@ -244,6 +247,7 @@ async fn an_invalid_cursor_in_the_middle_ends_the_sync() {
         p.pi.sync(&space(), &odd, &SyncOptions::default(), &|_| {}),
     )
     .await;
+    println!("{} requests", odd.calls.load(std::sync::atomic::Ordering::Relaxed));
     assert!(ended.is_ok(), "the sync goes round and round");
 }
 
@@ -267,6 +271,7 @@ async fn a_correction_carries_no_outdated_base() {
     assert_eq!(data(&p.pi, "incident", "i").await["location"], "l1", "the person sees l1");
     p.w(&p.pi, Patch, "incident", "i", json!({"description": "good", "location": "l2"})).await;
     let report = p.sync().await;
+    println!("{:?}\n{}", report.verdicts, dump(&p.cloud).await);
     p.sync().await;
     assert_eq!(data(&p.cloud, "incident", "i").await["location"], "l2", "nobody contested it");
 }
@@ -302,10 +307,12 @@ async fn a_tablet_may_not_answer_at_the_pi_what_only_the_upstream_may() {
         change: None,
     };
     let r = p.pi.resolve_for(&tablet.device, None, answer).await;
+    println!("{r:?}");
     for _ in 0..10 {
         p.sync().await;
         p.clock.advance(Duration::from_secs(3600));
     }
+    println!("{:?}", p.pi.queue(&space()).await.unwrap());
     p.equal().await;
 }
 
@@ -315,6 +322,7 @@ async fn a_change_too_large_is_told() {
     p.w(&p.pi, Create, "box", "b1", json!({"name": "one"})).await;
     *p.cable.limit.lock().unwrap() = 0;
     let report = p.sync().await;
+    println!("{report:?}");
     assert_eq!(report.outcome, Some(SyncOutcome::Partly));
 }
 
@@ -379,6 +387,7 @@ async fn a_record_made_by_a_patch_and_joined_here_leaves() {
     for _ in 0..3 {
         p.sync().await;
     }
+    println!("{:?}", p.pi.queue(&space()).await.unwrap());
     p.equal().await;
     assert_eq!(data(&p.cloud, "item", "s").await["text"], "x");
 }
@@ -390,9 +399,11 @@ async fn a_record_written_again_after_a_discard_leaves() {
     let q = p.pi.queue(&space()).await.unwrap();
     p.pi.queue_discard(&space(), &[q[0].seq]).await.unwrap();
     let r = p.w(&p.pi, Patch, "item", "b", json!({"bib": 1, "text": "y"})).await;
+    println!("{r:?}");
     for _ in 0..3 {
         p.sync().await;
     }
+    println!("{:?}", p.pi.queue(&space()).await.unwrap());
     p.equal().await;
     assert_eq!(data(&p.cloud, "item", "b").await["text"], "y");
 }
