@@ -12,11 +12,12 @@ use crate::{
     },
     merge,
     outbox::{Entry, EntryState},
-    plan::{Decision, Fed, Snapshot, Superseded},
+    plan::{Decision, Fed, Keys, Snapshot, Superseded},
     profile::{Profile, Rule, Rules},
     record::{Held, Mark, Marks, Record, State, Upstream},
     time::{Stamp, Time},
 };
+use std::collections::BTreeSet;
 
 /// Where a pull came from and how far it reached.
 #[derive(Debug, Clone)]
@@ -48,6 +49,10 @@ pub fn settle(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Deci
 
 /// Gives entries up at a person's word: the rows show the upstream's values again.
 pub fn discard(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Decision {
+    let over: BTreeSet<Key> = entries.iter().map(|e| e.over.clone()).collect();
+    if !over.is_subset(&snapshot.keys.outbox) {
+        return Decision::Need(Keys { outbox: over, ..Keys::default() });
+    }
     // As they stand now: one that went on its way or was written anew meanwhile stays.
     let now = |e: &Entry| {
         let mut there = snapshot.outbox.get(&e.over).into_iter().flatten();

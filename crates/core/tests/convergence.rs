@@ -18,7 +18,7 @@ fn converges(deeds: &[Deed]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 120, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 2000, ..ProptestConfig::default() })]
 
     #[test]
     fn replicas_agree_when_all_is_quiet(deeds in prop::collection::vec(deed(), 1..120)) {

@@ -217,7 +217,9 @@ impl World {
     /// Lets everything come to rest. Whether it did.
     pub fn rest(&mut self) {
         for round in 0..60 {
-            let before: Vec<_> = self.nodes.iter().map(|n| (n.head, format!("{:?}", n.outbox))).collect();
+            let standing =
+                |n: &Node| (n.head, n.unsettled().iter().map(|e| (e.seq, e.state)).collect::<Vec<_>>());
+            let before: Vec<_> = self.nodes.iter().map(standing).collect();
             for at in 1..self.nodes.len() {
                 let (top, rest) = self.nodes.split_at_mut(1);
                 let node = &mut rest[at - 1];
@@ -228,9 +230,9 @@ impl World {
                 node.send(&mut top[0], "manager", Fate::Arrives);
                 while !node.pull(&top[0], 100, 7) {}
             }
-            let after: Vec<_> = self.nodes.iter().map(|n| (n.head, n.unsettled().len())).collect();
-            let still = before.iter().zip(&after).all(|(b, a)| b.0 == a.0);
-            if still && after.iter().all(|a| a.1 == 0) {
+            let after: Vec<_> = self.nodes.iter().map(standing).collect();
+            let still = before == after;
+            if still && after.iter().all(|a| a.1.is_empty()) {
                 return;
             }
             if still && round > 3 {
@@ -258,7 +260,8 @@ impl World {
                 }
             }
         }
-        panic!("it does not come to rest: {:#?}", self.nodes[1].unsettled());
+        let left: Vec<_> = self.nodes.iter().map(|n| (&n.name, n.head, n.unsettled())).collect();
+        panic!("it does not come to rest: {left:#?}");
     }
 
     /// All replicas hold the same, and each its acknowledged values.
