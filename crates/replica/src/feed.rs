@@ -41,7 +41,8 @@ impl Node {
     /// Reads one page of a space's feed.
     ///
     /// Errors: [`ReplicaError::CursorInvalid`] for a cursor that this node did not give to this space,
-    /// [`ReplicaError::EpochChanged`] for one of another generation.
+    /// [`ReplicaError::EpochChanged`] for one of another generation, [`ReplicaError::Busy`] while this
+    /// node takes in its own first pull (I6).
     pub async fn feed(&self, space: &SpaceId, request: &FeedRequest) -> Result<ServedPage, ReplicaError> {
         let state = self.inner.store.space(space).await?;
         let after = match &request.cursor {
@@ -50,6 +51,10 @@ impl Node {
         };
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
         let page = self.inner.store.feed(space, after, limit, &request.collections).await?;
+        if page.space.filling {
+            let text = "this node is still taking in its first download; ask again when it is complete";
+            return Err(ReplicaError::Busy(text.into()));
+        }
         let reached =
             if page.complete { page.space.head } else { page.rows.last().map_or(after, |row| row.stamp) };
         Ok(ServedPage {

@@ -5,15 +5,16 @@ use crate::{Node, ReplicaError};
 use ropeway_core::{
     absorb::{self, Reached},
     digest::Digest,
-    id::SpaceId,
+    id::{CONFLICT, SpaceId},
     limits,
     outbox::EntryState,
+    plan::Fed,
     receipt::Verdict,
     settle::BatchLimit,
     time::Time,
 };
-use ropeway_protocol::{Page, Problem, ProblemCode, Transport, TransportError};
-use ropeway_store::{Absorb, PullEnd, Step, SyncOutcome, SyncRun};
+use ropeway_protocol::{Page, PageEnd, Problem, ProblemCode, Transport, TransportError};
+use ropeway_store::{Absorb, Portion, PullEnd, Step, SyncOutcome, SyncRun};
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// How a follower paces a sync.
@@ -209,7 +210,7 @@ impl Node {
         }
     }
 
-    /// Reads pages to the staging table until one reaches the head, then takes all of them in at once.
+    /// Reads pages until one reaches the head; then all of them are in sight at once.
     async fn pull_all(
         &self,
         space: &SpaceId,
@@ -220,6 +221,7 @@ impl Node {
     ) -> Result<(), Stop> {
         let followed = self.inner.store.followed(space).await?;
         let mut cursor = followed.staged.clone().or(followed.token.clone());
+        let is_first = followed.epoch.is_none();
         let mut limit = options.page.max(1);
         let (mut staged, mut again) = (0, false);
         let mut fetched = transport.pull(cursor.as_deref(), limit).await;
@@ -251,7 +253,7 @@ impl Node {
             }
             cursor = Some(end.cursor.clone());
             if end.complete {
-                self.inner.store.stage(space, &end.epoch, rows, &end.cursor).await?;
+                report.pulled += self.keep_page(space, rows, &end, is_first).await?;
                 progress(Progress::Staged(staged));
                 progress(Progress::Absorbing);
                 report.pulled += self.take_in(space, &end).await?;
@@ -259,12 +261,32 @@ impl Node {
                 return Ok(());
             }
             // The next page travels while this one is written.
-            let stage = self.inner.store.stage(space, &end.epoch, rows, &end.cursor);
-            let (written, next) = tokio::join!(stage, transport.pull(Some(&end.cursor), limit));
-            written?;
+            let kept = self.keep_page(space, rows, &end, is_first);
+            let (kept, next) = tokio::join!(kept, transport.pull(Some(&end.cursor), limit));
+            report.pulled += kept?;
             fetched = next;
             progress(Progress::Staged(staged));
         }
+    }
+
+    /// Keeps a page: a first pull is taken in by portions, which nobody sees before the last one; any other
+    /// is staged and taken in at once. How many records are taken in already.
+    async fn keep_page(
+        &self,
+        space: &SpaceId,
+        rows: Vec<Fed>,
+        end: &PageEnd,
+        is_first: bool,
+    ) -> Result<u64, ReplicaError> {
+        let store = &self.inner.store;
+        if !is_first {
+            store.stage(space, &end.epoch, rows, &end.cursor).await?;
+            return Ok(0);
+        }
+        let taken = rows.iter().filter(|row| &*row.key.collection != CONFLICT).count();
+        let portion = Portion { epoch: end.epoch.clone(), rows, upto: end.cursor.clone() };
+        store.portion(space, self.inner.clock.now(), portion, self.absorbing(end)).await?;
+        Ok(taken as u64)
     }
 
     /// Whether the head moved, or receipts wait to be settled by this head: then the absorb must run.
@@ -272,7 +294,7 @@ impl Node {
         &self,
         space: &SpaceId,
         followed: &ropeway_store::Followed,
-        end: &ropeway_protocol::PageEnd,
+        end: &PageEnd,
     ) -> Result<bool, ReplicaError> {
         if followed.cursor != end.head {
             return Ok(true);
@@ -281,13 +303,18 @@ impl Node {
         Ok(counts.iter().any(|(state, n)| *state == EntryState::Receipted && *n > 0))
     }
 
-    async fn take_in(&self, space: &SpaceId, end: &ropeway_protocol::PageEnd) -> Result<u64, ReplicaError> {
+    /// The decision that takes pulled records in, as far as a page says that the upstream's head was.
+    fn absorbing(&self, end: &PageEnd) -> Absorb {
         let reached = Reached { epoch: end.epoch.clone(), cursor: end.head };
         let profile = Arc::clone(&self.inner.profile);
-        let decide: Absorb = Box::new(move |snapshot, step| match step {
+        Box::new(move |snapshot, step| match step {
             Step::Rows(rows) => absorb::rows(snapshot, rows, &reached, &profile),
             Step::Settle(entries) => absorb::settle(snapshot, entries, &profile),
-        });
+        })
+    }
+
+    async fn take_in(&self, space: &SpaceId, end: &PageEnd) -> Result<u64, ReplicaError> {
+        let decide = self.absorbing(end);
         let pull = PullEnd { epoch: end.epoch.clone(), cursor: end.head, token: end.cursor.clone() };
         let taken = self.inner.store.absorb(space, self.inner.clock.now(), pull, decide).await?;
         self.announce(space, self.inner.store.space(space).await?.head);

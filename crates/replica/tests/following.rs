@@ -13,7 +13,7 @@ use ropeway_core::{
     time::Stamp,
 };
 use ropeway_protocol::{Hello, Page, Pushed, Transport, TransportError};
-use ropeway_replica::{Resolve, SyncOutcome};
+use ropeway_replica::{FeedRequest, ReplicaError, Resolve, SyncOutcome};
 use serde_json::json;
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
@@ -238,6 +238,37 @@ fn a_cut_pull_is_invisible_and_resumes() {
         let report = venue.sync().await;
         assert_eq!(report.pulled, 20, "the staged rows count too");
         venue.assert_equal().await;
+    });
+}
+
+/// The first pull is taken in by portions: nobody sees a part of it, neither here nor below.
+#[test]
+fn a_first_pull_is_taken_in_by_portions() {
+    on_every_store(|venue| async move {
+        write(&venue.cloud, "admin", Create, "race", "r1", json!({"name": "Sprint"})).await;
+        for n in 0..20 {
+            let values = json!({"race": "r1", "bib_number": n + 1});
+            write(&venue.cloud, "var", Create, "incident", &format!("c{n:02}"), values).await;
+        }
+        *venue.cable.page.lock().unwrap() = 3;
+        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into() };
+        let report = venue.pi.sync(&space(), &cut, &Default::default(), &|_| {}).await.unwrap();
+        assert_eq!((report.outcome, report.pulled), (Some(SyncOutcome::Offline), 6));
+        assert_eq!(dump(&venue.pi).await, "", "a part of it is not seen");
+        let below = venue.pi.feed(&space(), &FeedRequest::default()).await;
+        assert!(matches!(below, Err(ReplicaError::Busy(_))), "nor handed on: {below:?}");
+        // The desk is open meanwhile, and what it writes shows.
+        write(&venue.pi, "referee", Create, "race", "r2", json!({"name": "Relay"})).await;
+        assert_eq!(dump(&venue.pi).await.lines().count(), 1);
+        let report = venue.sync().await;
+        assert_eq!(
+            (report.outcome, report.pulled),
+            (Some(SyncOutcome::Done), 16),
+            "it went on where it was cut"
+        );
+        venue.assert_equal().await;
+        assert_eq!(dump(&venue.pi).await.lines().count(), 22);
+        assert!(venue.pi.feed(&space(), &FeedRequest::default()).await.is_ok());
     });
 }
 

@@ -54,6 +54,10 @@ pub struct SpaceState {
     pub head: Stamp,
     /// The digest at that head.
     pub digest: Digest,
+    /// Whether the first pull of its upstream is being taken in by portions. Until that pull is complete
+    /// what it brought is in nobody's sight (I6): `list` and `records` leave it out, and what `feed` reads
+    /// is not to be handed on.
+    pub filling: bool,
 }
 
 /// A page of the feed, read in one snapshot of the database.
@@ -80,6 +84,17 @@ pub struct Followed {
     pub staged: Option<String>,
 }
 
+/// One page of a first pull.
+#[derive(Debug, Clone)]
+pub struct Portion {
+    /// The upstream's epoch.
+    pub epoch: Epoch,
+    /// The records, in the upstream's stamp order.
+    pub rows: Vec<Fed>,
+    /// The cursor token after this page.
+    pub upto: String,
+}
+
 /// The end of a complete pull.
 #[derive(Debug, Clone)]
 pub struct PullEnd {
@@ -89,6 +104,11 @@ pub struct PullEnd {
     pub cursor: Stamp,
     /// The cursor token that the upstream gave for it.
     pub token: String,
+}
+
+/// Whether a record came with a first pull that is not complete, and nothing made here shows on it.
+pub(crate) fn is_hidden(record: &Record) -> bool {
+    record.upstream.as_ref().is_some_and(|u| u.version > 0 && u.held.is_none())
 }
 
 /// How many entries the outbox holds, by state.
@@ -168,6 +188,17 @@ pub trait Store: Send + Sync + 'static {
         epoch: &Epoch,
         rows: Vec<Fed>,
         upto: &str,
+    ) -> Result<(), StoreError>;
+
+    /// Takes one page of a first pull straight in and notes the token up to which it is filled: each
+    /// record is written once. Only conflicts are staged, because they come in after what they are about.
+    /// From here to the end of the pull the space is [`SpaceState::filling`].
+    async fn portion(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        portion: Portion,
+        absorb: Absorb,
     ) -> Result<(), StoreError>;
 
     /// Empties the staging table and forgets its token, when a cut pull cannot be resumed.

@@ -1,11 +1,11 @@
 //! Staging and absorbing: all at once, in order, and not at all when something fails.
 
 use super::{On, hand::*};
-use crate::{Absorb, PullEnd, Step, StoreError, Stored};
+use crate::{Absorb, Portion, PullEnd, Step, StoreError, Stored};
 use ropeway_core::{
     outbox::{Entry, EntryState},
     plan::{Decision, Fed, Keys, Snapshot},
-    record::Upstream,
+    record::{Held, State, Upstream},
     time::Stamp,
 };
 use std::sync::{
@@ -261,6 +261,74 @@ pub(super) async fn a_failed_step_undoes_all(on: On) {
     assert!(seen == 2 || seen == 1_202, "{seen}");
     store.absorb(&space(), NOW, end("cloud-1", 1_200), plain()).await.unwrap();
     assert_eq!(read_on(&*store, &space(), Stamp(0), 9_999).await.0.len(), 1_202);
+    sound(&*store, &space()).await;
+}
+
+pub(super) async fn a_first_pull_is_seen_when_it_is_complete(on: On) {
+    let store = opened(&on).await;
+    put(&store, "mine", "{}").await;
+    let seen = async |store: &Stored| {
+        let listed = store.list(&space(), &key("mine").collection, None, 9_999).await.unwrap();
+        let named = store.records(&space(), &[key("mine"), key("r3"), key("r900")]).await.unwrap();
+        (listed.len(), named.len())
+    };
+    let portion = |rows, upto: &str| Portion { epoch: epoch("cloud-1"), rows, upto: upto.into() };
+    let mut first = vec![fed(&key("conflict/c1"), 1, r#"{"n":0}"#)];
+    first.extend(rows(0, 700));
+    store.portion(&space(), NOW, portion(first, "t700"), plain()).await.unwrap();
+    let state = store.space(&space()).await.unwrap();
+    assert!(state.filling && state.digest.count == 701, "{state:?}");
+    assert_eq!(seen(&store).await, (1, 1), "half a first pull is in nobody's sight");
+    assert!(store.feed(&space(), Stamp(0), 10, &[]).await.unwrap().space.filling, "and not to be handed on");
+    let store = {
+        drop(store);
+        on.open_following().await
+    };
+    let followed = store.followed(&space()).await.unwrap();
+    assert_eq!((followed.epoch, followed.staged.as_deref()), (None, Some("t700")), "a cut pull resumes");
+    // A record that is changed here meanwhile shows, with what the upstream holds beneath.
+    let change = |snapshot: &Snapshot| {
+        let mut draft = Draft::over(snapshot);
+        draft.put(&key("r3"), doc(r#"{"n":"mine"}"#));
+        if let Some(up) = draft.plan.rows.last_mut().and_then(|row| row.record.upstream.as_mut()) {
+            up.held = Some(Held { state: State::Live, data: doc(r#"{"n":3}"#) });
+        }
+        draft.done()
+    };
+    let keys = Keys { records: [key("r3")].into(), ..Keys::default() };
+    store.transact(&space(), NOW, keys, Box::new(change)).await.unwrap();
+    assert_eq!(seen(&store).await, (2, 2));
+    store.portion(&space(), NOW, portion(rows(700, 1_000), "t1000"), plain()).await.unwrap();
+    let taken = store.absorb(&space(), NOW, end("cloud-1", 1_000), plain()).await.unwrap();
+    assert_eq!(taken, 1, "conflicts come in at the end");
+    assert!(!store.space(&space()).await.unwrap().filling);
+    assert_eq!(seen(&store).await, (1_001, 3));
+    let followed = store.followed(&space()).await.unwrap();
+    assert_eq!((followed.epoch, followed.staged), (Some(epoch("cloud-1")), None));
+    sound(&*store, &space()).await;
+}
+
+pub(super) async fn a_failed_portion_undoes_itself(on: On) {
+    let store = opened(&on).await;
+    let portion =
+        |from, to, upto: &str| Portion { epoch: epoch("cloud-1"), rows: rows(from, to), upto: upto.into() };
+    store.portion(&space(), NOW, portion(0, 10, "t10"), plain()).await.unwrap();
+    let before = store.space(&space()).await.unwrap();
+    let mut steps = 0;
+    let fails: Absorb = Box::new(move |snapshot, step| {
+        let Step::Rows(rows) = step else { panic!("nothing is to be settled") };
+        let decision = take_rows(snapshot, rows);
+        steps += usize::from(matches!(decision, Decision::Plan(_)));
+        assert!(steps < 2, "a bug in a decision");
+        decision
+    });
+    let ended = store.portion(&space(), NOW, portion(10, 900, "t900"), fails).await;
+    assert!(matches!(ended, Err(StoreError::Fault { .. })), "{ended:?}");
+    assert_eq!(store.space(&space()).await.unwrap(), before);
+    assert_eq!(store.followed(&space()).await.unwrap().staged.as_deref(), Some("t10"));
+    store.portion(&space(), NOW, portion(10, 900, "t900"), plain()).await.unwrap();
+    store.absorb(&space(), NOW, end("cloud-1", 900), plain()).await.unwrap();
+    assert_eq!(read_on(&*store, &space(), Stamp(0), 9_999).await.0.len(), 900);
     sound(&*store, &space()).await;
 }
 

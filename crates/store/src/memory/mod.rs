@@ -3,8 +3,8 @@
 mod space;
 
 use crate::{
-    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, PullEnd, SpaceState, Step, Store, StoreError,
-    SyncRun,
+    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Step, Store,
+    StoreError, SyncRun,
     asking::{Asked, Asking, CHUNK, Settling, fault},
 };
 use async_trait::async_trait;
@@ -61,7 +61,8 @@ impl MemoryStore {
     }
 
     fn state(&self, space: &Space) -> SpaceState {
-        SpaceState { epoch: self.epoch.clone(), head: space.head, digest: space.digest }
+        let (epoch, filling) = (self.epoch.clone(), space.filling);
+        SpaceState { epoch, head: space.head, digest: space.digest, filling }
     }
 
     /// Asks until there is a plan that can be written.
@@ -144,7 +145,8 @@ impl Store for MemoryStore {
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let all = self.all();
         let there = all.space(space)?;
-        Ok(keys.iter().filter_map(|k| there.records.get(k).map(|r| (k.clone(), r.clone()))).collect())
+        let found = keys.iter().filter_map(|k| there.records.get(k).map(|r| (k.clone(), r.clone())));
+        Ok(found.filter(|(_, r)| there.shows(r)).collect())
     }
 
     async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, StoreError> {
@@ -195,6 +197,30 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn portion(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        portion: Portion,
+        mut absorb: Absorb,
+    ) -> Result<(), StoreError> {
+        let mut all = self.all();
+        let mut copy = all.space(space)?.clone();
+        let Portion { epoch, rows, upto } = portion;
+        let (conflicts, rows): (Vec<Fed>, Vec<Fed>) =
+            rows.into_iter().partition(|row| &*row.key.collection == CONFLICT);
+        for rows in rows.chunks(CHUNK) {
+            let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
+            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            copy.apply(&mut plan);
+        }
+        copy.stage(&epoch, conflicts, &upto);
+        copy.filling = true;
+        all.spaces.insert(space.clone(), copy);
+        all.generation += 1;
+        Ok(())
+    }
+
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
         let mut all = self.all();
         all.space_mut(space)?.unstage();
@@ -234,6 +260,7 @@ impl Store for MemoryStore {
             copy.apply(&mut plan);
         }
         let PullEnd { epoch, cursor, token } = end;
+        copy.filling = false;
         copy.followed = Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None };
         all.spaces.insert(space.clone(), copy);
         all.generation += 1;

@@ -3,6 +3,7 @@
 use crate::{
     Counts, Followed, StoreError, SyncRun,
     asking::{fault, is_idle, put_entry, take_in},
+    is_hidden,
 };
 use ropeway_core::{
     digest::Digest,
@@ -37,6 +38,7 @@ pub(super) struct Space {
     pub(super) followed: Followed,
     pub(super) staging: Vec<Fed>,
     pub(super) staged_epoch: Option<Epoch>,
+    pub(super) filling: bool,
     pub(super) runs: Vec<SyncRun>,
 }
 
@@ -58,6 +60,7 @@ impl Default for Space {
             followed: Followed::default(),
             staging: Vec::new(),
             staged_epoch: None,
+            filling: false,
             runs: Vec::new(),
         }
     }
@@ -239,7 +242,13 @@ impl Space {
         let first = Key::new(collection, &RecordId::trusted(after.map_or("", |id| id.as_str())));
         let newer = self.records.range((Excluded(first), Unbounded));
         let same = newer.take_while(|(key, _)| key.collection == *collection);
-        same.take(limit).map(|(key, record)| (key.id.clone(), record.clone())).collect()
+        let shown = same.filter(|(_, record)| self.shows(record));
+        shown.take(limit).map(|(key, record)| (key.id.clone(), record.clone())).collect()
+    }
+
+    /// Whether a record is in readers' sight.
+    pub(super) fn shows(&self, record: &Record) -> bool {
+        !self.filling || !is_hidden(record)
     }
 
     /// How many entries there are in each state.

@@ -1,7 +1,7 @@
 //! Reads of records: the feed in stamp order, a collection in id order, single ones, superseded ones.
 
-use super::{conn::Conn, errors::Done, rows, space::Space};
-use crate::FeedPage;
+use super::{conn::Conn, errors::Done, load, rows, space::Space};
+use crate::{FeedPage, is_hidden};
 use ropeway_core::{
     id::{Collection, Key, RecordId, SpaceId},
     limits,
@@ -25,7 +25,8 @@ const FEED_OF: &str = concat!(
 const LIST: &str = concat!(
     "SELECT ",
     rows::record_columns!(),
-    " FROM rw_records WHERE space = ?1 AND collection = ?2 AND id > ?3 ORDER BY id LIMIT ?4"
+    " FROM rw_records WHERE space = ?1 AND collection = ?2 AND id > ?3
+      AND (NOT ?5 OR coalesce(up_version, 0) = 0 OR up_held IS NOT NULL) ORDER BY id LIMIT ?4"
 );
 const HISTORY: &str = concat!(
     "SELECT ",
@@ -78,16 +79,24 @@ pub(super) fn list(
     after: Option<&RecordId>,
     limit: usize,
 ) -> Done<Vec<(RecordId, Record)>> {
-    let space = Space::read(conn, space)?.no;
+    let Space { no: space, filling, .. } = Space::read(conn, space)?;
     let Conn { db, names, .. } = conn;
     let Some(collection) = names.find(db, collection)? else { return Ok(Vec::new()) };
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut stmt = db.prepare_cached(LIST)?;
-    let mut at = stmt.query((space, collection, after.map_or("", |id| id.as_str()), most))?;
+    let mut at = stmt.query((space, collection, after.map_or("", |id| id.as_str()), most, filling))?;
     let mut found = Vec::new();
     while let Some(row) = at.next()? {
         found.push(rows::record(db, names, row)?);
     }
+    Ok(found)
+}
+
+/// These records, those that exist and that a reader may see.
+pub(super) fn records(conn: &mut Conn, space: &SpaceId, keys: &[Key]) -> Done<Vec<(Key, Record)>> {
+    let Space { no, filling, .. } = Space::read(conn, space)?;
+    let mut found = load::records(conn, no, keys.iter())?;
+    found.retain(|(_, record)| !filling || !is_hidden(record));
     Ok(found)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{apply::apply, conn::Conn, errors::Done, load::load, outbox, rows, space::Space};
 use crate::{
-    Absorb, Followed, PullEnd, Step,
+    Absorb, Followed, Portion, PullEnd, Step,
     asking::{Asked, Asking, CHUNK, Settling, fault},
 };
 use ropeway_core::{
@@ -14,14 +14,15 @@ use ropeway_core::{
 use rusqlite::OptionalExtension;
 
 const READ: &str = "SELECT epoch, cursor, token, staged FROM rw_follow WHERE space = ?1";
-const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch)
-  VALUES (?1, NULL, 0, ?2, ?3)
-  ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch";
+const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch, filling)
+  VALUES (?1, NULL, 0, ?2, ?3, ?4)
+  ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch,
+  filling = filling OR excluded.filling";
 const STAGED_EPOCH: &str = "SELECT staged_epoch FROM rw_follow WHERE space = ?1";
 const UNSTAGED: &str = "UPDATE rw_follow SET staged = NULL, staged_epoch = NULL WHERE space = ?1";
 const ABSORBED: &str = "INSERT INTO rw_follow (space, epoch, cursor, token) VALUES (?1, ?2, ?3, ?4)
   ON CONFLICT (space) DO UPDATE SET epoch = excluded.epoch, cursor = excluded.cursor,
-  token = excluded.token, staged = NULL, staged_epoch = NULL";
+  token = excluded.token, staged = NULL, staged_epoch = NULL, filling = 0";
 const STAGE: &str = "INSERT INTO rw_staging (space, collection, id, version, stamp, state, joined_into,
   owner, author, person, modified_at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const CHUNK_OF: &str = concat!(
@@ -50,6 +51,34 @@ pub(super) fn followed(conn: &Conn, space: i64) -> Done<Followed> {
 /// Adds pulled rows to the staging table.
 pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed], upto: &str) -> Done<()> {
     let space = Space::read(conn, space)?.no;
+    add(conn, space, epoch, fed.iter())?;
+    conn.db.prepare_cached(STAGED)?.execute((space, upto, epoch.as_str(), false))?;
+    Ok(())
+}
+
+/// Takes a page of a first pull in, in the caller's transaction; only its conflicts are staged.
+pub(super) fn portion(
+    conn: &mut Conn,
+    space: &SpaceId,
+    now: Time,
+    portion: &Portion,
+    decide: &mut Absorb,
+) -> Done<()> {
+    let mut space = Space::read(conn, space)?;
+    let is_conflict = |row: &&Fed| &*row.key.collection == CONFLICT;
+    // Runs of records between conflicts, so that no row is copied.
+    for rows in portion.rows.split(|row| is_conflict(&row)).flat_map(|run| run.chunks(CHUNK)) {
+        step(conn, &mut space, now, Step::Rows(rows), decide)?;
+    }
+    space.save(conn)?;
+    add(conn, space.no, &portion.epoch, portion.rows.iter().filter(is_conflict))?;
+    let row = (space.no, &portion.upto, portion.epoch.as_str(), true);
+    conn.db.prepare_cached(STAGED)?.execute(row)?;
+    Ok(())
+}
+
+/// Writes rows to the staging table. Those of another epoch go first.
+fn add<'a>(conn: &mut Conn, space: i64, epoch: &Epoch, fed: impl Iterator<Item = &'a Fed>) -> Done<()> {
     if staged_epoch(conn, space)?.is_some_and(|staged| staged != epoch.as_str()) {
         clear(conn, space)?;
     }
@@ -73,7 +102,6 @@ pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed]
             row.data.text()
         ])?;
     }
-    db.prepare_cached(STAGED)?.execute((space, upto, epoch.as_str()))?;
     Ok(())
 }
 

@@ -22,8 +22,8 @@ mod views;
 pub use open::{Durability, Options};
 
 use crate::{
-    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, PullEnd, SpaceState, Store, StoreError,
-    SyncRun,
+    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
+    StoreError, SyncRun,
 };
 use async_trait::async_trait;
 use conn::Conn;
@@ -176,8 +176,8 @@ impl Store for SqliteStore {
     }
 
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
-        let keys = keys.to_vec();
-        self.read_in(space, move |conn, no| load::records(conn, no, keys.iter())).await
+        let (space, keys) = (space.clone(), keys.to_vec());
+        self.read(move |conn| feed::records(conn, &space, &keys)).await
     }
 
     async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, StoreError> {
@@ -217,6 +217,17 @@ impl Store for SqliteStore {
     ) -> Result<(), StoreError> {
         let (space, epoch, upto) = (space.clone(), epoch.clone(), upto.to_owned());
         self.write(move |conn| follow::stage(conn, &space, &epoch, &rows, &upto)).await
+    }
+
+    async fn portion(
+        &self,
+        space: &SpaceId,
+        now: Time,
+        portion: Portion,
+        mut absorb: Absorb,
+    ) -> Result<(), StoreError> {
+        let space = space.clone();
+        self.write(move |conn| follow::portion(conn, &space, now, &portion, &mut absorb)).await
     }
 
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {

@@ -59,7 +59,7 @@ CREATE TABLE rw_batches (
   body BLOB NOT NULL, UNIQUE (space, id));
 CREATE TABLE rw_follow (
   space INTEGER PRIMARY KEY, epoch TEXT, cursor INTEGER NOT NULL, token TEXT, staged TEXT,
-  staged_epoch TEXT);
+  staged_epoch TEXT, filling INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE rw_staging (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL, joined_into TEXT,

@@ -16,7 +16,8 @@ use rusqlite::OptionalExtension;
 const ADD: &str = "INSERT OR IGNORE INTO rw_spaces
   (id, head, digest_count, digest_sum, next_local_id, next_entry) VALUES (?1, 0, 0, 0, 1, 1)";
 const READ: &str = "SELECT no, head, digest_count, digest_sum, next_local_id, next_entry,
-  (SELECT value FROM rw_meta WHERE name = '@epoch') FROM rw_spaces WHERE id = ?1";
+  (SELECT value FROM rw_meta WHERE name = '@epoch'),
+  coalesce((SELECT filling FROM rw_follow WHERE space = no), 0) FROM rw_spaces WHERE id = ?1";
 const SAVE: &str = "UPDATE rw_spaces SET head = ?2, digest_count = ?3, digest_sum = ?4,
   next_local_id = ?5, next_entry = ?6 WHERE no = ?1";
 
@@ -29,6 +30,7 @@ pub(super) struct Space {
     pub(super) digest: Digest,
     pub(super) next_local_id: i64,
     pub(super) next_entry: i64,
+    pub(super) filling: bool,
 }
 
 impl Space {
@@ -45,12 +47,14 @@ impl Space {
             .query_row([id.as_str()], |r| {
                 let epoch: Option<String> = r.get(6)?;
                 let digest = Digest { count: r.get(2)?, sum: r.get(3)? };
-                Ok((r.get(0)?, epoch, Stamp(r.get(1)?), digest, r.get(4)?, r.get(5)?))
+                Ok((r.get(0)?, epoch, Stamp(r.get(1)?), digest, r.get(4)?, r.get(5)?, r.get(7)?))
             })
             .optional()?;
-        let Some((no, epoch, head, digest, next_local_id, next_entry)) = found else { return Ok(None) };
+        let Some((no, epoch, head, digest, next_local_id, next_entry, filling)) = found else {
+            return Ok(None);
+        };
         let epoch = Epoch::trusted(epoch.ok_or_else(|| corrupt("the database has no epoch"))?);
-        Ok(Some(Self { no, epoch, head, digest, next_local_id, next_entry }))
+        Ok(Some(Self { no, epoch, head, digest, next_local_id, next_entry, filling }))
     }
 
     /// Reads the space's row; [`StoreError::NoSpace`] where there is none.
@@ -68,7 +72,8 @@ impl Space {
 
     /// As readers know it.
     pub(super) fn state(&self) -> SpaceState {
-        SpaceState { epoch: self.epoch.clone(), head: self.head, digest: self.digest }
+        let (epoch, filling) = (self.epoch.clone(), self.filling);
+        SpaceState { epoch, head: self.head, digest: self.digest, filling }
     }
 
     /// A snapshot of it in which nothing is loaded yet.

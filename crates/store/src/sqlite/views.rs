@@ -59,6 +59,10 @@ fn texts(conn: &mut Conn, profile: &Profile) -> Done<Texts> {
     Ok(texts)
 }
 
+/// Nobody sees half a first pull (I6): what it brought shows when it is complete.
+const IN_SIGHT: &str = "(coalesce(r.up_version, 0) = 0 OR r.up_held IS NOT NULL
+  OR NOT EXISTS (SELECT 1 FROM rw_follow w WHERE w.space = r.space AND w.filling))";
+
 /// The live records of one collection, a column for each declared field.
 fn collection(profile: &Profile, rules: &Rules, numbers: &BTreeMap<&str, i64>) -> String {
     let views = &profile.views;
@@ -87,7 +91,10 @@ fn collection(profile: &Profile, rules: &Rules, numbers: &BTreeMap<&str, i64>) -
     columns.extend(own.map(|(name, text)| (name.to_owned(), text)));
     let list: Vec<String> = columns.iter().map(|(name, text)| format!("{text} AS {}", ident(name))).collect();
     let number = numbers.get(rules.name.as_str()).copied().unwrap_or(-1);
-    format!("SELECT {} FROM rw_records r WHERE r.collection = {number} AND r.state = 0", list.join(", "))
+    format!(
+        "SELECT {} FROM rw_records r WHERE r.collection = {number} AND r.state = 0 AND {IN_SIGHT}",
+        list.join(", ")
+    )
 }
 
 fn value(field: &str, kind: &Kind) -> String {
