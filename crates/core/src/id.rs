@@ -147,8 +147,8 @@ fn opaque(text: &str, max: usize) -> Result<Arc<str>, String> {
     if text.is_empty() || text.len() > max || !text.bytes().all(allowed) {
         return Err(format!("must be 1–{max} characters of A–Z, a–z, 0–9 . _ : -"));
     }
-    let is_uuid = text.len() == 36 && uuid::Uuid::try_parse(text).is_ok();
-    if is_uuid && text.bytes().any(|b| b.is_ascii_uppercase()) {
+    let may_fold = text.len() == 36 && text.bytes().any(|b| b.is_ascii_uppercase());
+    if may_fold && uuid::Uuid::try_parse(text).is_ok() {
         return Ok(text.to_ascii_lowercase().into());
     }
     Ok(text.into())

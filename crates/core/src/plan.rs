@@ -36,13 +36,13 @@ impl Keys {
         *self == Self::default()
     }
     /// Adds what `other` asks.
-    pub fn extend(&mut self, other: Keys) {
-        self.records.extend(other.records);
-        self.receipts.extend(other.receipts);
-        self.twins.extend(other.twins);
-        self.links.extend(other.links);
-        self.outbox.extend(other.outbox);
-        self.entries.extend(other.entries);
+    pub fn extend(&mut self, mut other: Keys) {
+        self.records.append(&mut other.records);
+        self.receipts.append(&mut other.receipts);
+        self.twins.append(&mut other.twins);
+        self.links.append(&mut other.links);
+        self.outbox.append(&mut other.outbox);
+        self.entries.append(&mut other.entries);
     }
 }
 

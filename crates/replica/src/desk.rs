@@ -7,6 +7,7 @@ use ropeway_core::{
     id::{ChangeId, Collection, RecordId, SpaceId},
     receipt::Receipt,
 };
+use std::sync::Arc;
 
 /// Who sits at the desk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl Node {
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
         let batch = Batch { grant, changes: vec![change], repeatable };
-        let mut receipts = self.decide(space, batch).await?;
+        let mut receipts = self.decide(space, Arc::new(batch)).await?;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }
 }

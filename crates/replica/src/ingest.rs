@@ -9,6 +9,7 @@ use ropeway_core::{
     time::Stamp,
 };
 use ropeway_store::StoreError;
+use std::sync::Arc;
 
 impl Node {
     /// Decides a batch of changes in one transaction and answers one receipt a change, in order. What a
@@ -28,18 +29,22 @@ impl Node {
                 "a push may carry {most} changes, this one carries {sent}"
             )));
         }
-        let batch = Batch { grant, changes, repeatable: true };
+        let batch = Arc::new(Batch { grant, changes, repeatable: true });
         match self.decide(space, batch.clone()).await {
             Err(ReplicaError::Store(StoreError::Fault { what, .. })) if !batch.changes.is_empty() => {
                 tracing::error!(what, "a batch could not be decided as a whole");
-                self.one_by_one(space, batch).await
+                self.one_by_one(space, &batch).await
             }
             decided => decided,
         }
     }
 
     /// Decides a batch in one transaction.
-    pub(crate) async fn decide(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
+    pub(crate) async fn decide(
+        &self,
+        space: &SpaceId,
+        batch: Arc<Batch>,
+    ) -> Result<Vec<Receipt>, ReplicaError> {
         if batch.changes.is_empty() {
             return Ok(Vec::new());
         }
@@ -51,11 +56,11 @@ impl Node {
         Ok(plan.answers)
     }
 
-    async fn one_by_one(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
+    async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Vec<Receipt>, ReplicaError> {
         let mut receipts = Vec::with_capacity(batch.changes.len());
-        for change in batch.changes {
+        for change in &batch.changes {
             let alone = Batch { grant: batch.grant.clone(), changes: vec![change.clone()], repeatable: true };
-            match self.decide(space, alone).await {
+            match self.decide(space, Arc::new(alone)).await {
                 Ok(answered) => receipts.extend(answered),
                 Err(ReplicaError::Store(StoreError::Fault { what, .. })) => {
                     receipts.push(fault(change, what))
@@ -68,13 +73,13 @@ impl Node {
 }
 
 /// A change over which this node itself failed: refused, not remembered, kept by its author.
-fn fault(change: Change, what: String) -> Receipt {
+fn fault(change: &Change, what: String) -> Receipt {
     tracing::error!(change = %change.id, what, "a change could not be decided");
     let text =
         format!("this node failed over the change ({what}): it is kept where it is; tell the operator");
     Receipt {
         key: change.key(),
-        change: change.id,
+        change: change.id.clone(),
         verdict: Verdict::Rejected,
         version: 0,
         stamp: Stamp::default(),

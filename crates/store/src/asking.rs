@@ -17,7 +17,7 @@ use std::{
 
 /// What the store does next.
 pub(crate) enum Asked {
-    /// Load these into the snapshot, then call [`Asking::next`] again.
+    /// Load these into the snapshot, tell [`Asking::loaded`], then call [`Asking::next`] again.
     Load(Keys),
     /// Write this.
     Plan(Box<Plan>),
@@ -47,7 +47,6 @@ impl Asking {
         decide: &mut dyn FnMut(&Snapshot) -> Decision,
     ) -> Result<Asked, StoreError> {
         if let Some(keys) = self.first.take() {
-            self.snapshot.keys.extend(keys.clone());
             return Ok(Asked::Load(keys));
         }
         let snapshot = &self.snapshot;
@@ -67,10 +66,14 @@ impl Asking {
                     return Err(fault(format!("a decision asked for more than {NEED_ROUNDS_MAX} times")));
                 }
                 self.left -= 1;
-                self.snapshot.keys.extend(missing.clone());
                 Ok(Asked::Load(missing))
             }
         }
+    }
+
+    /// What was asked for is in the snapshot, as far as it is there at all.
+    pub(crate) fn loaded(&mut self, keys: Keys) {
+        self.snapshot.keys.extend(keys);
     }
 }
 

@@ -22,8 +22,10 @@ impl Work<'_> {
     /// Takes in a record that was not here.
     pub(crate) fn create(&mut self, case: &Case<'_>, over: Key) -> Step<Answer> {
         let change = case.change;
-        let mut data = case.rules.defaults();
-        data.extend(change.fields.clone());
+        let mut data = change.fields.clone();
+        for (name, default) in case.rules.defaults() {
+            data.entry(name).or_insert(default);
+        }
         if let Some(answer) = lacking(case, &data) {
             return Ok(answer);
         }

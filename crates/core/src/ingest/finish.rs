@@ -14,7 +14,7 @@ use crate::{
     receipt::Shown,
     record::{Held, Record, State},
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Work<'_> {
     /// The decision: a plan, or what is still needed.
@@ -24,6 +24,7 @@ impl Work<'_> {
         }
         let holds = self.snap.follows && !self.absorbs;
         let mut plan = Plan { head: self.snap.head, ..Plan::default() };
+        plan.rows.reserve(self.order.len());
         let mut written = Written { snap: self.snap, profile: self.profile, plan: &mut plan, holds };
         for key in &self.order {
             if let Some(touched) = self.touched.remove(key) {
@@ -39,12 +40,17 @@ impl Work<'_> {
         for receipt in &mut plan.receipts {
             receipt.stamp = head;
         }
+        let rows: BTreeMap<&Key, &Record> = match self.pending.iter().any(|p| p.show.is_some()) {
+            true => plan.rows.iter().map(|row| (&row.key, &row.record)).collect(),
+            false => BTreeMap::new(),
+        };
+        plan.answers.reserve(self.pending.len());
         for pending in self.pending {
             let mut receipt = pending.receipt;
             if pending.fresh {
                 receipt.stamp = head;
             }
-            receipt.record = pending.show.and_then(|key| shown(self.snap, &plan.rows, key));
+            receipt.record = pending.show.and_then(|key| shown(self.snap, &rows, key));
             plan.answers.push(receipt);
         }
         Decision::Plan(Box::new(plan))
@@ -63,7 +69,7 @@ pub(crate) struct Written<'a> {
 impl Written<'_> {
     /// Adds a record's row, with the differences that it makes to digest, prints and links.
     pub(crate) fn row(&mut self, key: &Key, touched: Touched) {
-        let Touched { before, mut now, visible, offset } = touched;
+        let Touched { before, mut now, visible, offset, .. } = touched;
         if visible {
             self.plan.head = self.plan.head.next(self.snap.now);
             now.stamp = self.plan.head;
@@ -100,6 +106,10 @@ impl Written<'_> {
     }
 
     fn links(&mut self, key: &Key, before: Option<&Record>, now: &Record) {
+        if before.is_none() {
+            self.plan.links.extend(links_of(key, now, self.profile));
+            return;
+        }
         let was: BTreeSet<Link> =
             before.map(|r| links_of(key, r, self.profile)).into_iter().flatten().collect();
         let is: BTreeSet<Link> = links_of(key, now, self.profile).into_iter().collect();
@@ -119,11 +129,8 @@ fn hold(before: Option<&Record>, now: &mut Record) {
 }
 
 /// A record as it stands after the plan; where it is joined, the survivor.
-fn shown(snap: &Snapshot, rows: &[Row], mut key: Key) -> Option<Shown> {
-    let find = |key: &Key| {
-        let row = rows.iter().rev().find(|r| r.key == *key).map(|r| &r.record);
-        row.or_else(|| snap.records.get(key)).cloned()
-    };
+fn shown(snap: &Snapshot, rows: &BTreeMap<&Key, &Record>, mut key: Key) -> Option<Shown> {
+    let find = |key: &Key| rows.get(key).copied().or_else(|| snap.records.get(key)).cloned();
     let mut record = find(&key)?;
     for _ in 0..limits::JOIN_CHAIN_MAX {
         let State::Joined(survivor) = &record.state else { break };

@@ -52,6 +52,7 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
 pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision {
     let mut work = Work::new(snapshot, profile, &batch.grant);
     work.repeatable = batch.repeatable;
+    work.pending.reserve(batch.changes.len());
     for change in &batch.changes {
         // A change that needs more leaves the others to say what they need too: one round for all.
         let _ = work.take(change);

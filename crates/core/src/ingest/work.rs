@@ -1,6 +1,6 @@
 //! The working copy of a decision: the snapshot with what this batch has already changed laid over it.
 
-use super::Answer;
+use super::{Answer, refs::links_of, same::print};
 use crate::{
     change::{Author, Change, Grant},
     conflict::Conflict,
@@ -31,6 +31,12 @@ pub(crate) struct Touched {
     pub(crate) visible: bool,
     /// The clock offset of the author who filled the fingerprint's time.
     pub(crate) offset: i64,
+    /// What it links to now.
+    links: Vec<Link>,
+    /// Its print now, where that is not the one it came with.
+    print: Option<(String, i64)>,
+    /// Whether its stored print, if it had one, no longer counts.
+    reprinted: bool,
 }
 
 /// Who writes a version, and when.
@@ -54,6 +60,10 @@ pub(crate) struct Work<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) grant: &'a Grant,
     pub(crate) touched: BTreeMap<Key, Touched>,
+    /// Links of touched records, by parent, and touched records by the print that they carry now: so that
+    /// what a change asks of a batch does not cost a look at all of it.
+    linked: BTreeMap<Key, BTreeSet<Link>>,
+    printed: BTreeMap<(Collection, String), BTreeSet<Key>>,
     /// Keys in the order in which they were first touched: their stamps follow it, parents first.
     pub(crate) order: Vec<Key>,
     pub(crate) history: Vec<Superseded>,
@@ -85,6 +95,8 @@ impl<'a> Work<'a> {
             profile,
             grant,
             touched: BTreeMap::new(),
+            linked: BTreeMap::new(),
+            printed: BTreeMap::new(),
             order: Vec::new(),
             history: Vec::new(),
             links: BTreeSet::new(),
@@ -158,17 +170,14 @@ impl<'a> Work<'a> {
             self.need.links.insert(key.clone());
             return Err(Missing);
         }
-        let stored = self.snap.links.get(key).into_iter().flatten();
-        let mut links: BTreeSet<Link> = stored.filter(|l| !self.links_gone.contains(*l)).cloned().collect();
+        let stands = |l: &&Link| {
+            !self.links_gone.contains(*l)
+                && (l.field.starts_with('@') || !self.touched.contains_key(&l.child))
+        };
+        let stored = self.snap.links.get(key).into_iter().flatten().filter(stands);
+        let mut links: BTreeSet<Link> = stored.cloned().collect();
         links.extend(self.links.iter().filter(|l| l.parent == *key).cloned());
-        for (child, touched) in &self.touched {
-            links.retain(|l| l.child != *child || l.field.starts_with('@'));
-            links.extend(
-                super::refs::links_of(child, &touched.now, self.profile)
-                    .into_iter()
-                    .filter(|l| l.parent == *key),
-            );
-        }
+        links.extend(self.linked.get(key).into_iter().flatten().cloned());
         Ok(links.into_iter().collect())
     }
 
@@ -180,19 +189,11 @@ impl<'a> Work<'a> {
         }
         let stored = self.snap.twins.get(probe).into_iter().flatten();
         let mut found: BTreeMap<Key, i64> = stored.map(|p| (p.key.clone(), p.at)).collect();
-        let rules = self.profile.rules(&probe.collection);
-        for (key, touched) in self.touched.iter().filter(|(k, _)| k.collection == probe.collection) {
-            let plain = |record: &Record| rules.and_then(|r| super::same::print(r, record, 0));
-            if touched.before.as_ref().is_some_and(|before| plain(before) == plain(&touched.now)) {
-                // Its print is the stored one, corrected by the clock of whoever filled it.
-                continue;
-            }
-            found.remove(key);
-            let print = rules.and_then(|r| super::same::print(r, &touched.now, touched.offset));
-            if let Some((text, at)) = print
-                && text == probe.print
-                && (probe.from..=probe.to).contains(&at)
-            {
+        found.retain(|key, _| !self.touched.get(key).is_some_and(|t| t.reprinted));
+        let here = self.printed.get(&(probe.collection.clone(), probe.print.clone()));
+        for key in here.into_iter().flatten() {
+            let at = self.touched.get(key).and_then(|t| t.print.as_ref()).map(|(_, at)| *at);
+            if let Some(at) = at.filter(|at| (probe.from..=probe.to).contains(at)) {
                 found.insert(key.clone(), at);
             }
         }
@@ -263,15 +264,55 @@ impl<'a> Work<'a> {
     pub(crate) fn touch(&mut self, key: Key, now: Record, visible: bool) {
         self.side.insert(key.clone());
         self.told |= visible;
-        let offset = self.offset;
-        if let Some(touched) = self.touched.get_mut(&key) {
-            touched.now = now;
-            touched.visible |= visible;
+        let mut touched = match self.touched.remove(&key) {
+            Some(earlier) => Touched { now, visible: earlier.visible | visible, ..earlier },
+            None => {
+                let before = self.snap.records.get(&key).cloned();
+                self.order.push(key.clone());
+                let (links, print, reprinted) = (Vec::new(), None, false);
+                Touched { before, now, visible, offset: self.offset, links, print, reprinted }
+            }
+        };
+        self.relink(&key, &mut touched);
+        self.reprint(&key, &mut touched);
+        self.touched.insert(key, touched);
+    }
+
+    /// Files a touched record under its parents.
+    fn relink(&mut self, key: &Key, touched: &mut Touched) {
+        let links = links_of(key, &touched.now, self.profile);
+        if links == touched.links {
             return;
         }
-        let before = self.snap.records.get(&key).cloned();
-        self.order.push(key.clone());
-        self.touched.insert(key, Touched { before, now, visible, offset });
+        for link in &touched.links {
+            if let Some(children) = self.linked.get_mut(&link.parent) {
+                children.remove(link);
+            }
+        }
+        for link in &links {
+            self.linked.entry(link.parent.clone()).or_default().insert(link.clone());
+        }
+        touched.links = links;
+    }
+
+    /// Files a touched record under its print, where that is another than the stored one, which is
+    /// corrected by the clock of whoever filled it.
+    fn reprint(&mut self, key: &Key, touched: &mut Touched) {
+        let Some(rules) = self.profile.rules(&key.collection).filter(|r| r.same.is_some()) else { return };
+        if let Some((text, _)) = touched.print.take()
+            && let Some(alike) = self.printed.get_mut(&(key.collection.clone(), text))
+        {
+            alike.remove(key);
+        }
+        let plain = |record: &Record| print(rules, record, 0);
+        touched.reprinted = touched.before.as_ref().is_none_or(|before| plain(before) != plain(&touched.now));
+        if touched.reprinted
+            && let Some((text, at)) = print(rules, &touched.now, touched.offset)
+        {
+            let alike = self.printed.entry((key.collection.clone(), text.clone())).or_default();
+            alike.insert(key.clone());
+            touched.print = Some((text, at));
+        }
     }
 
     /// Writes a conflict about a record and notes it there when it is open.

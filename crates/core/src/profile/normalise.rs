@@ -61,23 +61,20 @@ impl Kind {
 ///
 /// # Errors
 /// The field and a sentence for people. The field is empty where the number of fields is the mistake.
-pub fn admit(rules: &Rules, fields: Fields) -> Result<Fields, (String, String)> {
+pub fn admit(rules: &Rules, mut fields: Fields) -> Result<Fields, (String, String)> {
     if fields.len() > limits::FIELDS_MAX {
         let why = format!("at most {} fields are allowed, not {}", limits::FIELDS_MAX, fields.len());
         return Err((String::new(), why));
     }
-    let mut admitted = Fields::new();
-    for (name, value) in fields {
-        let normal = match rules.fields.get(&name) {
-            Some(field) => known(field, rules.group_of(&name).rule, value),
-            None => unknown_name(&name).and_then(|()| plain(value)),
+    for (name, value) in &mut fields {
+        let given = std::mem::take(value);
+        let normal = match rules.fields.get(name) {
+            Some(field) => known(field, rules.group_of(name).rule, given),
+            None => unknown_name(name).and_then(|()| plain(given)),
         };
-        match normal {
-            Ok(value) => admitted.insert(name, value),
-            Err(why) => return Err((short(&name), why)),
-        };
+        *value = normal.map_err(|why| (short(name), why))?;
     }
-    Ok(admitted)
+    Ok(fields)
 }
 
 fn known(field: &Field, rule: &Rule, value: Value) -> Result<Value, String> {

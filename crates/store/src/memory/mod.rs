@@ -78,7 +78,10 @@ impl MemoryStore {
         let mut asking = Asking::new(snapshot, keys);
         loop {
             match asking.next(decide)? {
-                Asked::Load(keys) => space.load(&keys, &mut asking.snapshot),
+                Asked::Load(keys) => {
+                    space.load(&keys, &mut asking.snapshot);
+                    asking.loaded(keys);
+                }
                 Asked::Plan(plan) => {
                     space.refuse(&plan)?;
                     return Ok(plan);

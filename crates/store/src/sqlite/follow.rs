@@ -162,7 +162,10 @@ fn step(conn: &mut Conn, space: &mut Space, now: Time, step: Step<'_>, decide: &
     let mut asking = Asking::new(space.snapshot(conn.follows, now), Keys::default());
     loop {
         match asking.next(&mut |snapshot| decide(snapshot, step))? {
-            Asked::Load(keys) => load(conn, space.no, &keys, &mut asking.snapshot)?,
+            Asked::Load(keys) => {
+                load(conn, space.no, &keys, &mut asking.snapshot)?;
+                asking.loaded(keys);
+            }
             Asked::Plan(mut plan) => {
                 apply(conn, space, &mut plan)?;
                 return Ok(());

@@ -37,7 +37,10 @@ impl Shared for Transact {
         let mut asking = Asking::new(space.snapshot(conn.follows, self.now), self.keys.clone());
         let mut plan = loop {
             match asking.next(&mut *self.decide)? {
-                Asked::Load(keys) => load(conn, space.no, &keys, &mut asking.snapshot)?,
+                Asked::Load(keys) => {
+                    load(conn, space.no, &keys, &mut asking.snapshot)?;
+                    asking.loaded(keys);
+                }
                 Asked::Plan(plan) => break plan,
             }
         };
