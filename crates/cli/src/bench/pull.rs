@@ -1,6 +1,6 @@
 //! The first pull of a large space into another node's file, and what memory it takes on both sides.
 
-use super::{Measure, Watch, limit::Bare, median, node, rate, rows};
+use super::{Measure, Watch, limit::Bare, median, node, rate, rows, small};
 use anyhow::Result;
 use ropeway_core::change::{Door, Grant};
 use ropeway_replica::{Node, SyncOptions};
@@ -35,6 +35,8 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
         limits.push(limit);
         ratios.push(rate_ours / limit);
     }
+    let pi = node::open(dir.path(), "desk.db", true).await?;
+    let slowest = desk_meanwhile(&pi, &served).await?;
     served.stop().await;
     let ratio = median(ratios);
     let grown = grown.into_iter().fold(0.0, f64::max);
@@ -57,7 +59,38 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             target: "< 64 MB".into(),
             met: grown < 64.0,
         },
+        Measure {
+            name: "slowest local write during such a pull",
+            ours: slowest,
+            limit: None,
+            unit: "ms",
+            ratio: None,
+            target: "< 100 ms".into(),
+            met: slowest < 100.0,
+        },
     ])
+}
+
+/// The slowest of the writes that somebody makes at the desk while a first pull comes in, in milliseconds.
+async fn desk_meanwhile(pi: &Node, served: &node::Served) -> Result<f64> {
+    let is_over = AtomicBool::new(false);
+    let pull = async {
+        let report = pi.sync(&node::space(), &served.transport, &SyncOptions::default(), &|_| {}).await;
+        is_over.store(true, Ordering::Relaxed);
+        report
+    };
+    let desk = async {
+        let (mut slowest, mut n) = (0.0_f64, 0);
+        while !is_over.load(Ordering::Relaxed) {
+            slowest = slowest.max(small::write(pi, 77, n).await?);
+            n += 1;
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        anyhow::Ok(slowest / 1e3)
+    };
+    let (report, slowest) = tokio::join!(pull, desk);
+    report?;
+    slowest
 }
 
 async fn fill(node: &Node, count: usize) -> Result<()> {

@@ -53,7 +53,8 @@ pub(super) async fn measure(rounds: usize) -> Result<Vec<Measure>> {
     ])
 }
 
-async fn write(pi: &Node, run: u64, n: usize) -> Result<f64> {
+/// One local write. How long it took, in microseconds.
+pub(super) async fn write(pi: &Node, run: u64, n: usize) -> Result<f64> {
     let desk = Desk { person: Some("bench".into()), role: "admin".into() };
     let edit = Edit {
         change: None,
