@@ -30,9 +30,18 @@ impl Node {
     }
 
     /// Seals the next batch, where there is something to send. Its bytes are on disk when this returns.
-    pub(crate) async fn seal_next(&self, space: &SpaceId, limit: BatchLimit) -> Result<bool, ReplicaError> {
+    /// `newest` is the newest entry that this sync sends, noted at the first call: a desk that writes faster
+    /// than the network carries would else keep the sync from ever pulling.
+    pub(crate) async fn seal_next(
+        &self,
+        space: &SpaceId,
+        limit: BatchLimit,
+        newest: &mut Option<i64>,
+    ) -> Result<bool, ReplicaError> {
         let now = self.inner.clock.now();
-        let entries = self.unsettled(space).await?;
+        let mut entries = self.unsettled(space).await?;
+        let last = *newest.get_or_insert(entries.last().map_or(i64::MIN, |e| e.seq));
+        entries.retain(|e| e.seq <= last);
         let chosen = settle::sendable(&entries, now, limit, &self.inner.profile);
         if chosen.is_empty() {
             return Ok(false);

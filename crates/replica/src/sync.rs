@@ -163,7 +163,8 @@ impl Node {
         Ok(())
     }
 
-    /// Sends batch after batch until nothing may go. A batch left sealed by a crash goes first, unchanged.
+    /// Sends batch after batch until nothing may go of what was there when it began. A batch left sealed by
+    /// a crash goes first, unchanged.
     async fn push_all(
         &self,
         space: &SpaceId,
@@ -173,10 +174,11 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         let mut limit = BatchLimit { changes: options.batch_changes.max(1), bytes: options.batch_bytes };
+        let mut newest = None;
         loop {
             let (batch, body, count) = match self.sealed(space).await? {
                 Some(sealed) => sealed,
-                None if self.seal_next(space, limit).await? => continue,
+                None if self.seal_next(space, limit, &mut newest).await? => continue,
                 None => return Ok(()),
             };
             match transport.push(body).await {

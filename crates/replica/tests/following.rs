@@ -272,6 +272,49 @@ fn a_first_pull_is_taken_in_by_portions() {
     });
 }
 
+/// Somebody writes on while the sync sends: it ends all the same, and the next one sends the rest.
+#[test]
+fn a_desk_that_never_rests_does_not_keep_a_sync_from_its_end() {
+    on_every_store(|venue| async move {
+        race(&venue).await;
+        incident(&venue, "i0", 1).await;
+        let busy = Busy { pi: venue.pi.clone(), cable: venue.cable.clone(), pushes: 0.into() };
+        let report = venue.pi.sync(&space(), &busy, &Default::default(), &|_| {}).await.unwrap();
+        assert_eq!((report.pushed, busy.pushes.load(Relaxed)), (1, 1));
+        let report = venue.sync().await;
+        assert_eq!((report.outcome, report.pushed), (Some(SyncOutcome::Done), 1));
+        venue.assert_equal().await;
+    });
+}
+
+/// A cable during whose every push somebody writes.
+struct Busy {
+    pi: ropeway_replica::Node,
+    cable: std::sync::Arc<harness::Cable>,
+    pushes: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Transport for Busy {
+    async fn hello(&self) -> Result<Hello, TransportError> {
+        self.cable.hello().await
+    }
+    async fn push(&self, body: bytes::Bytes) -> Result<Pushed, TransportError> {
+        let n = self.pushes.fetch_add(1, Relaxed);
+        if n < 9 {
+            let values = json!({"race": "r1", "bib_number": n + 10});
+            write(&self.pi, "referee", Create, "incident", &format!("busy{n}"), values).await;
+        }
+        self.cable.push(body).await
+    }
+    async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
+        self.cable.pull(cursor, limit).await
+    }
+    async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
+        self.cable.live(on_head).await
+    }
+}
+
 /// A cable that goes after so many pages.
 struct CutAfter {
     cable: std::sync::Arc<harness::Cable>,
