@@ -1,5 +1,6 @@
 //! `ropeway`: the one binary. Each command is a room of its own; this file only shows the way.
 
+mod backup;
 mod bench;
 mod check;
 mod config;
@@ -82,6 +83,12 @@ enum Command {
     /// Check the database, the disk, the clock and the upstream, and say what to do
     #[command(after_help = "Example:\n  ropeway doctor --data-dir pi")]
     Doctor,
+    /// Copy the node into one file, beside a running `serve`
+    Backup(backup::BackupArgs),
+    /// Prove that a backup is whole
+    Verify(backup::VerifyArgs),
+    /// Put a backup in the place of the node's data
+    Restore(backup::RestoreArgs),
     /// Play a race day: a cloud node, a Pi node, and a cable that is cut and joined
     #[command(after_help = "Examples:\n  ropeway demo\n  ropeway demo --once")]
     Demo(demo::DemoOptions),
@@ -148,9 +155,15 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
             return Ok(if bench::run(args.clone(), &output).await? { Exit::Done } else { Exit::Failed });
         }
         Command::Openapi => return openapi::run(output).await,
+        Command::Verify(args) => return backup::verify(args, output).await,
         _ => {}
     }
     let config = Config::load(args, over, environment)?;
+    let command = match command {
+        Command::Backup(args) => return backup::backup(args, config, output).await,
+        Command::Restore(args) => return backup::restore(args, config, output).await,
+        command => command,
+    };
     let absent = match &command {
         Command::Serve(_) | Command::Write(_) | Command::User(_) | Command::Device(_) => Absent::Make,
         Command::Sync(_) if config.upstream.is_some() => Absent::Make,
@@ -174,6 +187,12 @@ async fn with_node(command: Command, opened: Opened, output: Output) -> Result<E
         Command::Queue(command) => queue::run(command, &opened, output).await,
         Command::Conflicts(command) => conflicts::run(command, &opened, output).await,
         Command::Doctor => doctor::run(&opened, output).await,
-        Command::Check(_) | Command::Demo(_) | Command::Bench(_) | Command::Openapi => Ok(Exit::Done),
+        Command::Check(_)
+        | Command::Demo(_)
+        | Command::Bench(_)
+        | Command::Openapi
+        | Command::Backup(_)
+        | Command::Verify(_)
+        | Command::Restore(_) => Ok(Exit::Done),
     }
 }

@@ -191,7 +191,7 @@ fn parse_profile(text: &str, name: &str) -> Result<Profile> {
 }
 
 /// Makes a directory that only its owner may enter.
-fn make_directory(path: &Path) -> Result<()> {
+pub(crate) fn make_directory(path: &Path) -> Result<()> {
     if path.as_os_str().is_empty() || path.exists() {
         return Ok(());
     }

@@ -11,6 +11,7 @@ pub mod change;
 pub mod conflict;
 pub mod digest;
 pub mod doc;
+pub mod epoch;
 pub mod id;
 pub mod ingest;
 pub mod limits;

@@ -85,6 +85,6 @@ impl Node {
     }
 }
 
-fn name(space: &SpaceId) -> String {
+pub(crate) fn name(space: &SpaceId) -> String {
     format!("lease.{space}")
 }

@@ -4,6 +4,7 @@
 //! follows an upstream, settles conflicts, and keeps devices and people. The rooms that one change passes
 //! are modules here; every decision in them is a pure function of `ropeway-core`.
 
+mod backup;
 mod clock;
 mod conflicts;
 mod cursor;
@@ -24,6 +25,7 @@ mod secret;
 mod status;
 mod sync;
 
+pub use backup::begin_epoch;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use conflicts::{ConflictView, Resolve};
 pub use desk::{Desk, Edit};

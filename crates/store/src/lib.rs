@@ -5,6 +5,8 @@
 //! never leave one open. Everything that decides anything is a pure function handed in.
 
 mod asking;
+mod audit;
+mod backup;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
@@ -12,14 +14,17 @@ mod memory;
 mod registry;
 mod sqlite;
 
+pub use audit::{Audit, Holding};
+pub use backup::{BackupError, Manifest};
 pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
-pub use sqlite::{Durability, Options, SqliteStore};
+pub use sqlite::{Durability, Options, Present, SqliteStore, Unpacked};
 
 use async_trait::async_trait;
 use ropeway_core::{
     digest::Digest,
+    epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Decision, Fed, Keys, Plan, Sealed, Snapshot, Superseded},
@@ -110,6 +115,10 @@ pub struct PullEnd {
 pub(crate) fn is_hidden(record: &Record) -> bool {
     record.upstream.as_ref().is_some_and(|u| u.version > 0 && u.held.is_none())
 }
+
+/// How far local ids leap when a database is restored: the lost epoch gave some out after the backup, and
+/// nobody may find another record behind a number that they still hold.
+pub(crate) const LOCAL_ID_LEAP: i64 = 1_000_000;
 
 /// How many entries the outbox holds, by state.
 pub type Counts = Vec<(EntryState, u64)>;
@@ -255,6 +264,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Asks the database whether it is whole. `Ok(())` or what is wrong.
     async fn check(&self) -> Result<(), StoreError>;
+
+    /// Reads every row and counts anew: digests, stamps, receipts, outbox. What is wrong is in the answer;
+    /// an error is a database that cannot be read at all.
+    async fn audit(&self) -> Result<Audit, StoreError>;
+
+    /// Begins an epoch in every space, where this database was restored: the new one starts at
+    /// `max(head, now)` and the gap behind it is remembered. With `restamp`, records whose stamps lie ahead
+    /// of `now` get new ones in their order, so that the head is at the clock again. Receipts, devices and
+    /// their tokens are kept; devices' cursors are capped where both epochs end to agree.
+    async fn begin_epoch(&self, epoch: &Epoch, now: Time, restamp: bool) -> Result<(), StoreError>;
+
+    /// The gaps behind a space's epochs, oldest first, for
+    /// [`serve_from`](ropeway_core::epoch::serve_from).
+    async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError>;
 }
 
 /// A store behind a shared pointer, as everything above this crate holds it.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use libtest_mimic::{Arguments, Trial};
 use ropeway_core::{id::Epoch, time::Time};
 use ropeway_store::{
-    MemoryStore, Options, SqliteStore, Stored,
+    MemoryStore, Options, SqliteStore, Stored, Unpacked,
     conformance::{Case, On, Place, cases},
 };
 use std::{
@@ -15,7 +15,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-struct Memory(OnceLock<Stored>);
+struct Memory(OnceLock<Arc<MemoryStore>>);
 
 impl Memory {
     fn store(&self, follows: bool) -> Stored {
@@ -30,6 +30,9 @@ impl Place for Memory {
     }
     async fn open_following(&self) -> Stored {
         self.store(true)
+    }
+    async fn image(&self, _now: Time) -> On {
+        Box::new(Self(OnceLock::from(Arc::new(self.0.get().unwrap().image()))))
     }
 }
 
@@ -51,6 +54,15 @@ impl Place for Sqlite {
         // Only the first epoch counts, so any other may be offered later.
         let epoch = if self.0.path().join("node.db").exists() { "another" } else { "one" };
         self.store(epoch, true)
+    }
+    async fn image(&self, now: Time) -> On {
+        let (database, file) = (self.0.path().join("node.db"), self.0.path().join("backup"));
+        let elsewhere = TempDir::new().unwrap();
+        SqliteStore::backup(&database, &file, false, now, &|_, _| {}).unwrap();
+        let unpacked = Unpacked::new(&file, &elsewhere.path().join("node.db")).unwrap();
+        let store = unpacked.open(now).unwrap();
+        unpacked.put_in_place(store, now).unwrap();
+        Box::new(Self(elsewhere))
     }
 }
 

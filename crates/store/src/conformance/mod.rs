@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a case that fails panics")]
 
 mod absorb;
+mod epochs;
 mod feed;
 pub mod hand;
 mod needs;
@@ -16,6 +17,7 @@ mod writers;
 
 use crate::Stored;
 use async_trait::async_trait;
+use ropeway_core::time::Time;
 use std::{future::Future, pin::Pin};
 
 /// A database to run a case on, empty at the beginning.
@@ -25,6 +27,8 @@ pub trait Place: Send + Sync {
     async fn open(&self) -> Stored;
     /// The same as a node that follows an upstream. Called instead of [`Self::open`], never beside it.
     async fn open_following(&self) -> Stored;
+    /// An image of it as it is now, taken while it is open, in another place.
+    async fn image(&self, now: Time) -> On;
 }
 
 /// What a case runs on.
@@ -73,6 +77,8 @@ pub fn cases() -> Vec<Case> {
         absorb: everything_at_once, rows_come_in_staging_order, conflicts_come_after_what_they_are_about, reached_entries_are_settled,
             settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
             a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor;
+        epochs: an_image_is_of_one_moment_and_begins_an_epoch,
+            new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true;
         registry: devices_round_trip, members_round_trip, runs_are_newest_first,
             settings_swap_once, generation_moves_with_any_writer;
     }

@@ -1,14 +1,16 @@
 //! The store in memory: for tests and simulations, with the same meaning as the others and no disk.
 
+mod epoch;
 mod space;
 
 use crate::{
-    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Step, Store,
-    StoreError, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Step,
+    Store, StoreError, SyncRun,
     asking::{Asked, Asking, CHUNK, Settling, fault},
 };
 use async_trait::async_trait;
 use ropeway_core::{
+    epoch::Gap,
     id::{CONFLICT, Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Fed, Keys, Plan, Sealed, Snapshot, Superseded},
@@ -26,12 +28,12 @@ type Done<T> = Result<T, StoreError>;
 
 /// Spaces in memory, behind one lock that is never held across an `await`.
 pub struct MemoryStore {
-    epoch: Epoch,
+    epoch: Mutex<Epoch>,
     follows: bool,
     all: Mutex<All>,
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct All {
     spaces: BTreeMap<SpaceId, Space>,
     devices: BTreeMap<DeviceId, Device>,
@@ -53,7 +55,17 @@ impl All {
 impl MemoryStore {
     /// An empty store of this epoch; `follows` says whether its node has an upstream.
     pub fn new(epoch: Epoch, follows: bool) -> Self {
-        Self { epoch, follows, all: Mutex::default() }
+        Self { epoch: Mutex::new(epoch), follows, all: Mutex::default() }
+    }
+
+    /// An image of it as it is now: what a backup is for the others.
+    pub fn image(&self) -> Self {
+        let all = self.all().clone();
+        Self { epoch: Mutex::new(self.epoch()), follows: self.follows, all: Mutex::new(all) }
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn all(&self) -> MutexGuard<'_, All> {
@@ -61,7 +73,7 @@ impl MemoryStore {
     }
 
     fn state(&self, space: &Space) -> SpaceState {
-        let (epoch, filling) = (self.epoch.clone(), space.filling);
+        let (epoch, filling) = (self.epoch(), space.filling);
         SpaceState { epoch, head: space.head, digest: space.digest, filling }
     }
 
@@ -73,7 +85,7 @@ impl MemoryStore {
         keys: Keys,
         decide: &mut dyn FnMut(&Snapshot) -> ropeway_core::plan::Decision,
     ) -> Done<Box<Plan>> {
-        let mut snapshot = Snapshot::empty(self.epoch.clone(), space.head, self.follows, now);
+        let mut snapshot = Snapshot::empty(self.epoch(), space.head, self.follows, now);
         snapshot.next_entry = space.next_entry;
         let mut asking = Asking::new(snapshot, keys);
         loop {
@@ -361,5 +373,21 @@ impl Store for MemoryStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        let all = self.all();
+        Ok(all.audit(self.epoch()))
+    }
+
+    async fn begin_epoch(&self, epoch: &Epoch, now: Time, restamp: bool) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.begin_epoch(now, restamp);
+        *self.epoch.lock().unwrap_or_else(PoisonError::into_inner) = epoch.clone();
+        Ok(())
+    }
+
+    async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError> {
+        Ok(self.all().space(space)?.gaps.clone())
     }
 }

@@ -7,6 +7,7 @@ use crate::{
 };
 use ropeway_core::{
     digest::Digest,
+    epoch::Gap,
     id::{ChangeId, Collection, Epoch, Key, RecordId},
     limits,
     outbox::{Entry, EntryState},
@@ -25,12 +26,12 @@ use std::{
 pub(super) struct Space {
     pub(super) head: Stamp,
     pub(super) digest: Digest,
-    next_local_id: i64,
+    pub(super) next_local_id: i64,
     pub(super) next_entry: i64,
     pub(super) records: BTreeMap<Key, Record>,
-    by_stamp: BTreeMap<Stamp, Key>,
+    pub(super) by_stamp: BTreeMap<Stamp, Key>,
     pub(super) history: BTreeMap<Key, Vec<Record>>,
-    receipts: BTreeMap<ChangeId, Remembered>,
+    pub(super) receipts: BTreeMap<ChangeId, Remembered>,
     prints: BTreeMap<(Collection, String), BTreeSet<(i64, RecordId)>>,
     links: BTreeMap<Key, BTreeSet<Link>>,
     pub(super) outbox: BTreeMap<i64, Entry>,
@@ -40,6 +41,8 @@ pub(super) struct Space {
     pub(super) staged_epoch: Option<Epoch>,
     pub(super) filling: bool,
     pub(super) runs: Vec<SyncRun>,
+    /// The breaks behind earlier epochs, oldest first.
+    pub(super) gaps: Vec<Gap>,
 }
 
 impl Default for Space {
@@ -62,6 +65,7 @@ impl Default for Space {
             staged_epoch: None,
             filling: false,
             runs: Vec::new(),
+            gaps: Vec::new(),
         }
     }
 }

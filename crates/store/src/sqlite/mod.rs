@@ -1,8 +1,11 @@
 //! The embedded store: one SQLite file, one thread that writes it, a few that read it.
 
 mod apply;
+mod audit;
+mod backup;
 mod codes;
 mod conn;
+mod epoch;
 mod errors;
 mod feed;
 mod follow;
@@ -12,6 +15,7 @@ mod open;
 mod outbox;
 mod pool;
 mod registry;
+mod restore;
 mod rows;
 mod schema;
 mod space;
@@ -20,9 +24,11 @@ mod view_text;
 mod views;
 
 pub use open::{Durability, Options};
+pub use restore::{Present, Unpacked};
+pub(crate) use schema::APPLICATION_ID;
 
 use crate::{
-    Absorb, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
     StoreError, SyncRun,
 };
 use async_trait::async_trait;
@@ -30,6 +36,7 @@ use conn::Conn;
 use errors::Done;
 use pool::Pool;
 use ropeway_core::{
+    epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Fed, Keys, Plan, Sealed, Superseded},
@@ -54,6 +61,7 @@ pub struct SqliteStore {
     readers: Pool,
     /// One connection that only ever looks whether others have written.
     watch: Pool,
+    _held: Option<fs::File>,
 }
 
 impl SqliteStore {
@@ -70,6 +78,7 @@ impl SqliteStore {
             watch: Pool::start("ropeway-watch", vec![opened.watch])?,
             path,
             options,
+            _held: opened.held,
         })
     }
 
@@ -321,5 +330,18 @@ impl Store for SqliteStore {
 
     async fn check(&self) -> Result<(), StoreError> {
         open::check(&self.path, &self.options).await
+    }
+
+    async fn audit(&self) -> Result<Audit, StoreError> {
+        self.read(audit::audit).await
+    }
+
+    async fn begin_epoch(&self, epoch: &Epoch, now: Time, restamp: bool) -> Result<(), StoreError> {
+        let epoch = epoch.clone();
+        self.write(move |conn| epoch::begin(conn, &epoch, now, restamp)).await
+    }
+
+    async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError> {
+        self.read_in(space, |conn, no| epoch::gaps(conn, no)).await
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     conn::Conn,
     errors::{Done, corrupt},
-    schema,
+    restore, schema,
 };
 use crate::StoreError;
 use ropeway_core::{id::Epoch, time::Time};
@@ -77,10 +77,13 @@ pub(super) struct Opened {
     pub(super) writer: Conn,
     pub(super) readers: Vec<Conn>,
     pub(super) watch: Conn,
+    /// Says to other processes that the database is in use.
+    pub(super) held: Option<File>,
 }
 
 /// Opens or creates the database file.
 pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
+    let held = restore::hold_shared(path)?;
     prepare_file(path)?;
     refuse_damage(path)?;
     let db = connect(path, options, WRITER_CACHE)?;
@@ -101,7 +104,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
     refuse_shortened(path, &writer.db)?;
     let another = || Ok::<_, StoreError>(Conn::new(connect(path, options, READER_CACHE)?, options.follows));
     let readers = (0..options.readers.max(1)).map(|_| another()).collect::<Done<_>>()?;
-    Ok(Opened { writer, readers, watch: another()? })
+    Ok(Opened { writer, readers, watch: another()?, held })
 }
 
 /// A connection with this much page cache, in KiB.
@@ -235,6 +238,11 @@ pub(super) async fn check(path: &Path, options: &Options) -> Done<()> {
 fn check_now(path: &Path, options: &Options) -> Done<()> {
     let db = connect(path, options, READER_CACHE)?;
     schema::found(&db)?;
+    whole(&db)
+}
+
+/// SQLite's own check of everything in the file.
+pub(super) fn whole(db: &Connection) -> Done<()> {
     let found: Vec<String> =
         db.prepare("PRAGMA integrity_check(10)")?.query_map([], |r| r.get(0))?.collect::<Result<_, _>>()?;
     match found.as_slice() {

@@ -6,7 +6,7 @@ use ropeway_core::{digest::hash64, time::Time};
 use rusqlite::{Connection, OptionalExtension};
 
 /// Marks the file as Ropeway's (`Rope` in ASCII).
-pub(super) const APPLICATION_ID: i32 = 0x526f_7065;
+pub(crate) const APPLICATION_ID: i32 = 0x526f_7065;
 
 /// The first tables. Never edited once released: a change is the next version.
 ///
@@ -60,6 +60,9 @@ CREATE TABLE rw_batches (
 CREATE TABLE rw_follow (
   space INTEGER PRIMARY KEY, epoch TEXT, cursor INTEGER NOT NULL, token TEXT, staged TEXT,
   staged_epoch TEXT, filling INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE rw_gaps (
+  space INTEGER NOT NULL, begins INTEGER NOT NULL, after INTEGER NOT NULL, lost INTEGER NOT NULL,
+  epoch TEXT NOT NULL, PRIMARY KEY (space, begins)) WITHOUT ROWID;
 CREATE TABLE rw_staging (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL, joined_into TEXT,

@@ -1,0 +1,121 @@
+//! Backup beside a running node, verify, restore; and kills in the middle of each.
+
+use crate::rig::{Lot, Node, Pair, Ran, incident, pause, ropeway};
+use serde_json::{Value, json};
+use std::{fs, path::Path, process::Stdio, time::Duration};
+
+fn verify(file: &Path) -> Ran {
+    ropeway().arg("verify").arg(file).arg("--json").output().unwrap().into()
+}
+
+fn path(file: &Path) -> &str {
+    file.to_str().unwrap()
+}
+
+#[test]
+fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_runs() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.cloud.write_all(&(0..20).map(|n| incident(&format!("early-{n}"), "before")).collect::<Vec<_>>());
+    let file = pair.dir.path().join("monday.ropeway");
+    let made = pair.cloud.ask(&["backup", path(&file)]);
+    assert_eq!(made["manifest"]["spaces"][0]["records"], 21);
+    let again = pair.cloud.run(&["backup", path(&file)]).exits(1);
+    assert!(again.stdout.contains("is there already"), "{again}");
+    assert_eq!(verify(&file).exits(0).json()["manifest"], made["manifest"]);
+    let at_backup = pair.cloud.canonical();
+    pair.cloud.write_all(&[incident("late", "after")]);
+
+    let refused = pair.cloud.run(&["restore", path(&file)]).exits(1);
+    assert!(refused.stdout.contains("stop `ropeway serve`"), "{refused}");
+    let foreseen = pair.cloud.ask(&["restore", path(&file), "--dry-run"]);
+    assert_eq!(foreseen["replaces"]["newer_than_backup"]["main"], 1);
+    assert_eq!(pair.cloud.stop(), 0);
+
+    let flipped = pair.dir.path().join("flipped");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(&flipped, bytes).unwrap();
+    let before = pair.cloud.canonical();
+    assert!(verify(&flipped).exits(1).stdout.contains("checksum"));
+    assert!(pair.cloud.run(&["restore", path(&flipped)]).exits(1).stdout.contains("checksum"));
+    assert_eq!(pair.cloud.canonical(), before, "nothing was replaced");
+
+    let epoch = pair.cloud.ask(&["status"])["epoch"].clone();
+    let restored = pair.cloud.ask(&["restore", path(&file)]);
+    assert_ne!(restored["epoch"], epoch);
+    assert_eq!(pair.cloud.ask(&["status"])["epoch"], restored["epoch"]);
+    assert_eq!(pair.cloud.canonical(), at_backup);
+    let kept = restored["kept"].as_str().unwrap();
+    let mut old = Node::new(pair.dir.path().join("old"));
+    old.set("ROPEWAY_DATABASE_URL", format!("sqlite:{kept}"));
+    assert_eq!(old.canonical(), before, "what was replaced is kept whole");
+
+    let elsewhere = Node::new(pair.dir.path().join("another machine"));
+    elsewhere.ask(&["restore", path(&file)]);
+    assert_eq!(elsewhere.canonical(), at_backup, "a backup is enough to begin again");
+}
+
+/// The name holds a whole backup at every moment: the old one or the new one.
+#[test]
+fn kill_9_during_a_backup_leaves_the_backup_that_was_there() {
+    let node = Node::new(tempfile::tempdir().unwrap().keep());
+    node.write("race", "race-1", json!({ "name": "Sprint" }));
+    node.write_all(&(0..2_000).map(|n| incident(&format!("i-{n}"), &"x".repeat(200))).collect::<Vec<_>>());
+    let file = node.dir.join("backup");
+    node.ask(&["backup", path(&file)]);
+    let mut lot = Lot::new(15);
+    let mut killed = 0;
+    for _ in 0..12 {
+        let mut command = node.command(&["backup", path(&file), "--force"]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        pause(Duration::from_micros(5_000 + lot.below(250_000)));
+        killed += u64::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_eq!(verify(&file).exits(0).json()["manifest"]["spaces"][0]["records"], 2_001);
+    }
+    assert!(killed > 0, "no kill hit a backup");
+    node.ask(&["backup", path(&file), "--force"]);
+    let left: Vec<String> = names(&node.dir).into_iter().filter(|name| name.contains(".part")).collect();
+    assert_eq!(left, Vec::<String>::new(), "what the killed ones left behind is gone");
+    fs::remove_dir_all(&node.dir).unwrap();
+}
+
+/// Killed at any moment, the node is what it was or what it was to become.
+#[test]
+fn kill_9_during_a_restore_leaves_the_old_node_or_the_new_one() {
+    let node = Node::new(tempfile::tempdir().unwrap().keep());
+    node.write("race", "race-1", json!({ "name": "Sprint" }));
+    node.write_all(&(0..1_000).map(|n| incident(&format!("i-{n}"), &"x".repeat(200))).collect::<Vec<_>>());
+    let file = node.dir.join("backup");
+    node.ask(&["backup", path(&file)]);
+    let then = node.canonical();
+    let mut lot = Lot::new(16);
+    let (mut killed, mut became) = (0, 0);
+    for round in 0..12 {
+        node.write_all(&[incident(&format!("late-{round}"), "after")]);
+        let before = node.canonical();
+        let mut command = node.command(&["restore", path(&file)]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        pause(Duration::from_micros(5_000 + lot.below(400_000)));
+        killed += u64::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+        let after = node.canonical();
+        assert!(after == before || after == then, "neither the one nor the other");
+        became += u64::from(after == then);
+    }
+    assert!(killed > 0, "no kill hit a restore, {became} ended");
+    let restored = node.ask(&["restore", path(&file)]);
+    assert_eq!(restored["replaces"]["unreadable"], Value::Null);
+    assert_eq!(node.canonical(), then);
+    let left: Vec<String> = names(&node.dir).into_iter().filter(|name| name.contains(".restoring")).collect();
+    assert_eq!(left, Vec::<String>::new());
+    fs::remove_dir_all(&node.dir).unwrap();
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect()
+}

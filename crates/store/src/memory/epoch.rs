@@ -1,0 +1,79 @@
+//! Images, audits and new epochs of spaces in memory.
+
+use super::{All, Space};
+use crate::{
+    LOCAL_ID_LEAP,
+    audit::{Audit, Tally},
+};
+use ropeway_core::{
+    epoch::{self, Gap},
+    id::{Epoch, Key, SpaceId},
+    time::{Stamp, Time},
+};
+use std::collections::BTreeSet;
+
+impl All {
+    /// Begins an epoch in every space.
+    pub(super) fn begin_epoch(&mut self, now: Time, restamp: bool) {
+        for (id, space) in &mut self.spaces {
+            let gap = space.begin_epoch(now, restamp);
+            for device in self.devices.values_mut().filter(|d| d.space == *id) {
+                device.pulled = device.pulled.map(|pulled| pulled.min(gap.after));
+            }
+        }
+        self.generation += 1;
+    }
+
+    /// Counts everything anew.
+    pub(super) fn audit(&self, epoch: Epoch) -> Audit {
+        let mut audit = Audit { epoch, spaces: Vec::new(), faults: Vec::new() };
+        for (id, space) in &self.spaces {
+            let (holding, faults) = space.audit(id.clone());
+            audit.spaces.push(holding);
+            audit.faults.extend(faults);
+        }
+        audit
+    }
+}
+
+impl Space {
+    fn begin_epoch(&mut self, now: Time, restamp: bool) -> Gap {
+        let clock = Stamp(now.0);
+        let ahead: Vec<Key> =
+            self.records.iter().filter(|(_, r)| r.stamp > clock).map(|(key, _)| key.clone()).collect();
+        let kept = self.by_stamp.range(..=clock).next_back().map_or(Stamp(0), |(stamp, _)| *stamp);
+        let asked = restamp.then_some((i64::try_from(ahead.len()).unwrap_or(i64::MAX), kept));
+        let begin = epoch::begin(self.head, now, asked);
+        if let Some(first) = begin.restamp {
+            let lifted = self.by_stamp.split_off(&Stamp(clock.0.saturating_add(1)));
+            for ((_, key), stamp) in lifted.into_iter().zip(first.0..) {
+                if let Some(record) = self.records.get_mut(&key) {
+                    record.stamp = Stamp(stamp);
+                }
+                self.by_stamp.insert(Stamp(stamp), key);
+            }
+            for record in self.history.values_mut().flatten() {
+                record.stamp = record.stamp.min(begin.head);
+            }
+            for receipt in self.receipts.values_mut() {
+                receipt.stamp = receipt.stamp.min(begin.head);
+            }
+        }
+        self.head = begin.head;
+        self.next_local_id += LOCAL_ID_LEAP;
+        self.gaps.push(begin.gap);
+        begin.gap
+    }
+
+    fn audit(&self, id: SpaceId) -> (crate::Holding, Vec<String>) {
+        let mut tally = Tally::new(id, self.head, self.digest);
+        let mut in_order: Vec<_> = self.records.iter().collect();
+        in_order.sort_by_key(|(_, record)| record.stamp);
+        in_order.iter().for_each(|(key, record)| tally.record(key, record));
+        tally.history(self.history.values().map(|kept| kept.len() as u64).sum());
+        tally.receipts(self.receipts.len() as u64, self.receipts.values().map(|r| r.stamp).max());
+        self.outbox.values().for_each(|entry| tally.entry(entry));
+        let batches: BTreeSet<String> = self.batches.iter().map(|b| b.id.clone()).collect();
+        tally.close(&batches, self.next_local_id, self.next_entry)
+    }
+}
