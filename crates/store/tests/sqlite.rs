@@ -449,3 +449,28 @@ fn a_damaged_header_reads_as_damage() {
     fs::write(file(&dir), &bytes).unwrap();
     assert!(matches!(refused(&file(&dir)), StoreError::Corrupt { .. }));
 }
+
+#[tokio::test]
+async fn a_long_log_is_taken_in_beside_the_writer() {
+    let dir = TempDir::new().unwrap();
+    let store: Stored = Arc::new(open(&file(&dir)).unwrap());
+    store.open_space(&space()).await.unwrap();
+    let text = format!(r#"{{"text":"{}"}}"#, "x".repeat(60_000));
+    let length = || fs::metadata(file(&dir)).unwrap().len();
+    let before = length();
+    // 24 MB, less than the 40 MB at which the writer itself would have to stop for it.
+    for batch in 0..20 {
+        let rows = (0..20).map(|i| (key(&format!("r{batch}-{i}")), doc(&text))).collect();
+        put_all(&store, &space(), rows).await;
+    }
+    let grown = async {
+        // Some more commits, which ask again where the log was being taken in; too few to make it that long.
+        for _ in 0..200 {
+            put(&store, "more", "{}").await;
+        }
+        while length() < before + (16 << 20) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), grown).await.expect("the log stays long");
+}

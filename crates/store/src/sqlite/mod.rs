@@ -10,6 +10,7 @@ mod errors;
 mod feed;
 mod follow;
 mod load;
+mod log;
 mod names;
 mod open;
 mod outbox;
@@ -59,7 +60,7 @@ pub struct SqliteStore {
     options: Options,
     writer: Pool,
     readers: Pool,
-    /// One connection that only ever looks whether others have written.
+    /// One connection that looks whether others have written, and takes the log into the file.
     watch: Pool,
     _held: Option<fs::File>,
 }
@@ -71,11 +72,13 @@ impl SqliteStore {
     /// nothing in them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let opened = open::open(&path, &options)?;
+        let open::Opened { mut writer, readers, watch } = open::open(&path, &options)?;
+        let watch = Pool::start("ropeway-watch", vec![watch])?;
+        log::keep_short(&mut writer.db, watch.errands()?)?;
         Ok(Self {
-            writer: Pool::start("ropeway-write", vec![opened.writer])?,
-            readers: Pool::start("ropeway-read", opened.readers)?,
-            watch: Pool::start("ropeway-watch", vec![opened.watch])?,
+            writer: Pool::start("ropeway-write", vec![writer])?,
+            readers: Pool::start("ropeway-read", readers)?,
+            watch,
             path,
             options,
             _held: opened.held,

@@ -14,7 +14,8 @@ const QUEUE: usize = 64;
 /// Most writes that are committed together.
 const GROUP_MAX: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut Conn) + Send>;
+/// What runs on a thread with its connection.
+pub(super) type Job = Box<dyn FnOnce(&mut Conn) + Send>;
 
 /// A write that can share its transaction with others, and so be run a second time.
 pub(super) trait Shared: Send {
@@ -24,9 +25,22 @@ pub(super) trait Shared: Send {
     fn tell(self: Box<Self>, ended: Done<()>);
 }
 
-enum Task {
+/// Something to do on one of a pool's threads.
+pub(super) enum Task {
+    /// By itself.
     Alone(Job),
+    /// Perhaps in one transaction with others.
     Shared(Box<dyn Shared>),
+}
+
+/// Hands tasks to a pool from elsewhere, without keeping it alive.
+pub(super) struct Errands(mpsc::WeakSender<Task>);
+
+impl Errands {
+    /// Whether the pool is there and has room for it.
+    pub(super) fn try_hand_in(&self, task: Task) -> bool {
+        self.0.upgrade().is_some_and(|queue| queue.try_send(task).is_ok())
+    }
 }
 
 /// Threads behind one queue; they end, and their connections close, when it is dropped.
@@ -50,6 +64,11 @@ impl Pool {
             })?);
         }
         Ok(Self { queue: Some(queue), threads })
+    }
+
+    /// A way to hand in tasks from a thread that cannot wait.
+    pub(super) fn errands(&self) -> Done<Errands> {
+        Ok(Errands(self.queue.as_ref().ok_or_else(gone)?.downgrade()))
     }
 
     /// Runs a job on one of the threads and waits for it.
