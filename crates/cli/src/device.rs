@@ -8,8 +8,8 @@ use crate::{
 };
 use anyhow::Result;
 use ropeway_core::{id::DeviceId, profile::Writes};
-use ropeway_replica::Enrolment;
-use serde_json::Value;
+use ropeway_replica::{Enrolment, Renewal, Seen};
+use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum DeviceCommand {
@@ -25,6 +25,23 @@ pub(crate) enum DeviceCommand {
         /// Its uuid, as `device ls` shows it
         id: String,
         /// Do it: this cannot be undone
+        #[arg(long)]
+        yes: bool,
+    },
+    /// On a copy that the upstream refuses: let it sync as an installation of its own, outbox and all
+    #[command(after_help = "Examples:
+  ropeway device renew --copy --yes        another copy lives on: put a new token here first
+  ropeway device renew --restored --yes    this is the only one, restored from its own backup
+
+Everything is pulled anew and nothing written here is lost. What was sent already is not taken twice.")]
+    Renew {
+        /// Another copy lives on: this one writes under a new device id from now on
+        #[arg(long, conflicts_with = "restored", required_unless_present = "restored")]
+        copy: bool,
+        /// There is no other: this device was restored from a backup of itself
+        #[arg(long)]
+        restored: bool,
+        /// Do it without asking
         #[arg(long)]
         yes: bool,
     },
@@ -54,6 +71,7 @@ pub(crate) async fn run(command: DeviceCommand, opened: &Opened, output: Output)
         DeviceCommand::Add(args) => add(args, opened, output).await,
         DeviceCommand::Ls => list(opened, output).await,
         DeviceCommand::Revoke { id, yes } => revoke(&id, yes, opened, output).await,
+        DeviceCommand::Renew { restored, yes, .. } => renew(restored, yes, opened, output).await,
     }
 }
 
@@ -90,19 +108,49 @@ fn default_role(opened: &Opened) -> Result<String> {
 }
 
 async fn list(opened: &Opened, output: Output) -> Result<Exit> {
-    let devices = opened.node.devices().await?;
-    let rows = devices.iter().map(|device| {
-        vec![
+    let (mut rows, mut json) = (Vec::new(), Vec::new());
+    for device in opened.node.devices().await? {
+        let seen = opened.node.seen_of(&device.id).await?;
+        rows.push(vec![
             device.id.to_string(),
             device.name.clone(),
             device.space.to_string(),
             device.role.clone(),
-            show::device_status(device).into(),
+            show::device_status(&device).into(),
             show::time(device.last_seen_at),
-        ]
-    });
-    let json: Vec<Value> = devices.iter().map(show::device).collect();
-    output.table(&["uuid", "name", "space", "role", "status", "last seen"], rows.collect(), &json)?;
+            show::time(seen.cloned_at),
+        ]);
+        json.push(with_seen(show::device(&device), &seen));
+    }
+    output.table(&["uuid", "name", "space", "role", "status", "last seen", "copy refused"], rows, &json)?;
+    Ok(Exit::Done)
+}
+
+/// What is known of the device's syncs: its installations, copies of it, and whether this node went back.
+fn with_seen(mut device: Value, seen: &Seen) -> Value {
+    device["installations"] = seen.installations.len().into();
+    device["cloned_at"] = json!(seen.cloned_at);
+    device["behind_at"] = json!(seen.behind_at);
+    device
+}
+
+async fn renew(restored: bool, yes: bool, opened: &Opened, output: Output) -> Result<Exit> {
+    if !opened.node.follows() {
+        return Err(Failure::usage("this node follows nobody: there is nobody to refuse it").into());
+    }
+    if !yes {
+        let what = "this copy would begin a new installation and pull everything anew; nothing was changed";
+        return Err(Failure::usage(what).next("say --yes to renew it").into());
+    }
+    let renewal = if restored { Renewal::Restored } else { Renewal::Copy };
+    let device = opened.node.renew(&opened.space, renewal).await?;
+    let waits = opened.node.queue(&opened.space).await?.len();
+    output.either(&json!({ "device_uuid": device, "unsettled": waits }), || {
+        format!(
+            "this copy is an installation of its own, the device {device}; {waits} changes wait in its outbox\n\
+             start `ropeway serve` again where it runs here, then `ropeway sync`"
+        )
+    })?;
     Ok(Exit::Done)
 }
 

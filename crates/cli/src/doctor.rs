@@ -61,6 +61,7 @@ pub(crate) async fn run(opened: &Opened, output: Output) -> Result<Exit> {
     checks.push(disk(&opened.config.data_dir));
     checks.push(clock(opened).await?);
     checks.extend(reached);
+    checks.extend(identity(opened).await?);
     checks.push(outbox(opened, offline).await?);
     checks.push(conflicts(opened).await?);
     for check in &checks {
@@ -259,6 +260,24 @@ async fn upstream_check(opened: &Opened) -> (Vec<Check>, bool) {
         Err(error) => checks.push(Check::warn("token", error.to_string(), "run doctor again")),
     }
     (checks, false)
+}
+
+/// Whether the upstream refuses this node as a copy of another, and whether copies were refused here.
+async fn identity(opened: &Opened) -> Result<Vec<Check>> {
+    const NAME: &str = "identity";
+    let mut checks = Vec::new();
+    if let Some(at) = opened.node.status(&opened.space).await?.cloned_at {
+        let text = format!("the upstream has refused this node as a copy of another since {at}");
+        checks.push(Check::fail(NAME, text, upstream::cloned()));
+    }
+    for device in opened.node.devices().await? {
+        if let Some(at) = opened.node.seen_of(&device.id).await?.cloned_at {
+            let text = format!("a copy of the device `{}` was refused at {at}", device.name);
+            let next = "find the copy: `ropeway status` there says what to do";
+            checks.push(Check::warn(NAME, text, next));
+        }
+    }
+    Ok(checks)
 }
 
 async fn outbox(opened: &Opened, offline: bool) -> Result<Check> {

@@ -4,7 +4,7 @@ use crate::{
     failure::{Exit, Failure},
     open::Opened,
     output::Output,
-    show,
+    show, upstream,
 };
 use anyhow::Result;
 use ropeway_core::{
@@ -154,6 +154,7 @@ fn status_json(status: &Status, opened: &Opened) -> Value {
         "outbox": status.outbox.iter().map(|(s, n)| (s.as_str(), n)).collect::<std::collections::BTreeMap<_, _>>(),
         "unsettled": unsettled(status),
         "conflicts_open": status.conflicts_open,
+        "cloned_at": status.cloned_at,
         "last_sync": status.last_sync.as_ref().map(show::run),
         "now": status.now,
     })
@@ -204,6 +205,8 @@ fn status_text(status: &Status, opened: &Opened) -> String {
         ("outbox", if waiting.is_empty() { "empty".into() } else { waiting }),
         ("conflicts", format!("{} open", status.conflicts_open)),
         ("last sync", last),
-    ];
-    rows.iter().map(|(name, value)| format!("{name:10} {value}")).collect::<Vec<_>>().join("\n")
+    ]
+    .into_iter()
+    .chain(status.cloned_at.map(|at| ("copy", format!("refused since {at}: {}", upstream::cloned()))));
+    rows.map(|(name, value)| format!("{name:10} {value}")).collect::<Vec<_>>().join("\n")
 }

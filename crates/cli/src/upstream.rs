@@ -58,6 +58,13 @@ pub(crate) fn differs(report: &SyncReport, unsettled: usize) -> bool {
     unsettled == 0 && report.digests.is_some_and(|(upstream, here)| upstream != here)
 }
 
+/// What a person does about a copy that is refused.
+pub(crate) fn cloned() -> &'static str {
+    "the outbox is kept; where the other copy lives on, put a token of its own here (`ropeway device add NAME` on the \
+     upstream) and run `ropeway device renew --copy --yes`; where this one was restored from its own backup and \
+     there is no other, run `ropeway device renew --restored --yes`"
+}
+
 /// What a person does about a failed sync.
 pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
     let token = config.token_file();
@@ -73,6 +80,7 @@ pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
         (_, Some(ProblemCode::DeviceRevoked)) => {
             "the outbox is kept; ask the upstream's administrator to register this device anew".into()
         }
+        (_, Some(ProblemCode::DeviceCloned)) => cloned().into(),
         (_, Some(code)) => format!("the outbox is kept; {}", code.next()),
         (_, None) => "the outbox is kept; check that the address is a Ropeway's".into(),
     }

@@ -16,6 +16,7 @@ pub mod id;
 pub mod ingest;
 pub mod limits;
 pub mod merge;
+pub mod nonce;
 pub mod outbox;
 pub mod plan;
 pub mod profile;

@@ -14,12 +14,12 @@ use reqwest::{
     Client, RequestBuilder, Url,
     header::{ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue},
 };
-use ropeway_core::{id::DeviceId, time::Stamp};
+use ropeway_core::{id::DeviceId, nonce::Pair, time::Stamp};
 use std::{
     fmt,
     future::Future,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -29,6 +29,8 @@ use std::{
 pub const NODE_HEADER: &str = "ropeway-node";
 /// The header by which a device names itself beside its token.
 pub const DEVICE_HEADER: &str = "x-device-uuid";
+/// The header by which each request of a sync carries its pair of nonces.
+pub const SYNC_HEADER: &str = "ropeway-sync";
 /// The content type of a pull.
 pub const PAGE_TYPE: &str = "application/x-ndjson";
 /// The content type of an error answer.
@@ -102,6 +104,8 @@ pub struct HttpTransport {
     idle: Duration,
     hello: Duration,
     answer_max: usize,
+    /// The pair of nonces of the sync that runs.
+    pair: Arc<Mutex<Option<HeaderValue>>>,
 }
 
 impl fmt::Debug for HttpTransport {
@@ -138,7 +142,17 @@ impl HttpTransport {
         }
         let client = builder.build().map_err(|e| BadUpstream(chain(e)))?;
         let HttpTransportOptions { idle_timeout, hello_timeout, answer_bytes_max, .. } = options;
-        Ok(Self { client, base, idle: idle_timeout, hello: hello_timeout, answer_max: answer_bytes_max })
+        let (idle, hello, answer_max) = (idle_timeout, hello_timeout, answer_bytes_max);
+        Ok(Self { client, base, idle, hello, answer_max, pair: Arc::default() })
+    }
+
+    /// Puts the sync's pair of nonces on a request.
+    fn presented(&self, request: RequestBuilder) -> RequestBuilder {
+        let pair = self.pair.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*pair {
+            Some(pair) => request.header(SYNC_HEADER, pair),
+            None => request,
+        }
     }
 
     fn url(&self, path: &[&str]) -> Url {
@@ -175,7 +189,8 @@ impl HttpTransport {
         if let Some(cursor) = cursor {
             url.query_pairs_mut().append_pair("after", cursor);
         }
-        let mut answer = self.get(url, PAGE_TYPE).await?;
+        let request = self.presented(self.client.get(url).header(ACCEPT, PAGE_TYPE));
+        let mut answer = self.send(request, &AtomicUsize::new(0), self.idle).await?;
         answer.must_be(PAGE_TYPE)?;
         let (mut reader, mut rows, mut taken) = (PageReader::new(), Vec::new(), 0);
         while let Some(piece) = answer.piece().await? {
@@ -191,6 +206,11 @@ impl HttpTransport {
 
 #[async_trait]
 impl Transport for HttpTransport {
+    fn present(&self, pair: &Pair) {
+        let value = HeaderValue::try_from(pair.to_string()).ok();
+        *self.pair.lock().unwrap_or_else(PoisonError::into_inner) = value;
+    }
+
     async fn hello(&self) -> Result<Hello, TransportError> {
         let ask = async {
             let answer = self.get(self.url(&["version"]), JSON_TYPE).await?;
@@ -221,6 +241,7 @@ impl Transport for HttpTransport {
             body = compressed(body).await?;
             request = request.header(CONTENT_ENCODING, "zstd");
         }
+        request = self.presented(request);
         let moved = Arc::new(AtomicUsize::new(0));
         let patience = self.idle + Duration::from_secs((body.len() / SLOWEST_BYTES_A_SECOND) as u64);
         let answer = self.send(request.body(counted(body, moved.clone())), &moved, patience).await?;

@@ -9,6 +9,7 @@ mod problem;
 
 pub use http::{
     BadUpstream, DEVICE_HEADER, HttpTransport, HttpTransportOptions, NODE_HEADER, PAGE_TYPE, PROBLEM_TYPE,
+    SYNC_HEADER,
 };
 pub use page::{LINE_BYTES_MAX, PageEnd, PageReader, PageWriter};
 pub use problem::{Problem, ProblemCode};
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 use ropeway_core::{
     change::Change,
     id::Epoch,
+    nonce::Pair,
     plan::Fed,
     receipt::Receipt,
     time::{Stamp, Time},
@@ -91,7 +93,10 @@ pub enum TransportError {
 
 /// How a follower speaks with its upstream. One method a phase; retries and pacing are the caller's.
 #[async_trait]
-pub trait Transport: Send + Sync + 'static {
+pub trait Transport: Send + Sync {
+    /// Says with which pair of nonces every further push and pull begins. A transport within one program
+    /// need not carry it.
+    fn present(&self, _pair: &Pair) {}
     /// Asks who is there, quickly: a few seconds at most.
     async fn hello(&self) -> Result<Hello, TransportError>;
     /// Sends a sealed batch: the bytes of a [`Push`], unchanged at every retry.

@@ -36,6 +36,9 @@ pub enum ReplicaError {
     /// The device was revoked.
     #[error("the device `{0}` was revoked: it can neither push nor pull, and keeps its outbox")]
     Revoked(String),
+    /// The device was copied, and another copy went on (DESIGN §7).
+    #[error("{0}")]
+    Cloned(String),
     /// The cursor was not given by this node to this space.
     #[error("the cursor is not one that this node gave to this space")]
     CursorInvalid,

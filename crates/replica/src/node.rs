@@ -10,6 +10,9 @@ use ropeway_store::{SpaceState, Stored};
 use std::{collections::BTreeMap, fmt, sync::Arc, sync::Mutex};
 use tokio::sync::watch;
 
+/// The setting that holds the node's own device id.
+pub(crate) const DEVICE: &str = "node.device";
+
 /// What a node is made of.
 pub struct NodeOptions {
     /// Where everything is kept.
@@ -57,7 +60,7 @@ impl Node {
     /// Opens the node on its store: gives it an identity on the first day, installs the profile's views.
     pub async fn open(options: NodeOptions) -> Result<Self, ReplicaError> {
         let NodeOptions { store, profile, clock, ids, follows } = options;
-        let device = crate::secret::own(&store, "node.device", || ids.id()).await?;
+        let device = crate::secret::own(&store, DEVICE, || ids.id()).await?;
         let secret = crate::secret::own(&store, "node.secret", || crate::secret::hex(&ids.secret())).await?;
         let device = DeviceId::parse(&device)?;
         let secret = *blake3::hash(secret.as_bytes()).as_bytes();

@@ -38,6 +38,8 @@ pub struct Status {
     pub conflicts_open: u64,
     /// The upstream's epoch and head that were absorbed last.
     pub upstream: Option<(Epoch, Stamp)>,
+    /// Since when the upstream has refused this node as a copy of another.
+    pub cloned_at: Option<Time>,
     /// The last sync.
     pub last_sync: Option<SyncRun>,
     /// The node's clock.
@@ -65,6 +67,7 @@ impl Node {
             outbox: store.outbox_counts(space).await?,
             conflicts_open: self.conflicts(space, true).await?.len() as u64,
             upstream: followed.epoch.map(|epoch| (epoch, followed.cursor)),
+            cloned_at: self.cloned_at(space).await?,
             last_sync: store.runs(space, 1).await?.pop(),
             now,
         })

@@ -126,6 +126,7 @@ impl Node {
     ) -> Result<SyncReport, ReplicaError> {
         let started = (self.inner.clock.now(), self.inner.clock.mono());
         let mut report = SyncReport::default();
+        let transport = &self.presenting(space, transport).await?;
         let ended = self.phases(space, transport, options, progress, &mut report).await;
         report.outcome = Some(match ended {
             Ok(()) if report.held > 0 => SyncOutcome::Partly,

@@ -1,14 +1,17 @@
 //! Who asks: a device, known by its token. What it may do is judged here and in ingest, never from what
 //! it sends.
 
-use crate::{Failure, Host};
+use crate::{Failure, Host, body::malformed};
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header::AUTHORIZATION, request::Parts},
 };
-use ropeway_core::id::{DeviceId, SpaceId};
-use ropeway_protocol::{DEVICE_HEADER, Problem, ProblemCode};
-use ropeway_replica::Device;
+use ropeway_core::{
+    id::{DeviceId, SpaceId},
+    nonce::{BadPair, Pair},
+};
+use ropeway_protocol::{DEVICE_HEADER, Problem, ProblemCode, SYNC_HEADER};
+use ropeway_replica::{Device, ReplicaError};
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -58,6 +61,7 @@ impl FromRequestParts<Host> for Caller {
         match identify(&parts.headers, host).await {
             Ok(device) => {
                 host.inner.devices.take(device.id.clone(), Instant::now()).map_err(too_often)?;
+                meet(&parts.headers, &device, host).await?;
                 Ok(Self { device })
             }
             Err(failure) if failure.0.status < 500 => {
@@ -96,6 +100,21 @@ async fn identify(headers: &HeaderMap, host: &Host) -> Result<Device, Failure> {
         return Err(Failure::new(ProblemCode::Unauthenticated, why));
     }
     Ok(device)
+}
+
+/// Refuses a copy of a device. A request that names no sync, of an older client say, is let through.
+async fn meet(headers: &HeaderMap, device: &Device, host: &Host) -> Result<(), Failure> {
+    let mut named = headers.get_all(SYNC_HEADER).iter();
+    let Some(value) = named.next() else { return Ok(()) };
+    let pair: Option<Pair> = value.to_str().ok().and_then(|text| text.parse().ok());
+    let (Some(pair), None) = (pair, named.next()) else {
+        return Err(malformed(format!("the header `{SYNC_HEADER}` is not like this: {BadPair}")));
+    };
+    let met = host.node().meet(device, &pair).await;
+    if matches!(met, Err(ReplicaError::Cloned(_))) {
+        host.inner.metrics.clones_refused.inc();
+    }
+    Ok(met?)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

@@ -63,6 +63,7 @@ pub fn problem_of(error: &ReplicaError) -> Problem {
         ReplicaError::Busy(_) => return Problem::new(P::Unavailable, error.to_string()).after(1),
         ReplicaError::Unauthenticated => P::Unauthenticated,
         ReplicaError::Revoked(_) => P::DeviceRevoked,
+        ReplicaError::Cloned(_) => P::DeviceCloned,
         ReplicaError::CursorInvalid => P::CursorInvalid,
         ReplicaError::EpochChanged => P::EpochChanged,
     };

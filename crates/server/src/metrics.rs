@@ -50,6 +50,7 @@ pub(crate) struct Metrics {
     live_streams: Gauge,
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
+    pub(crate) clones_refused: Counter,
     outbox: Family<Standing, Gauge>,
     conflicts_open: Gauge,
     head_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -70,6 +71,7 @@ impl Metrics {
             live_streams: Gauge::default(),
             connections: Gauge::default(),
             connections_refused: Counter::default(),
+            clones_refused: Counter::default(),
             outbox: Family::default(),
             conflicts_open: Gauge::default(),
             head_ahead: Gauge::default(),
@@ -96,6 +98,8 @@ impl Metrics {
         r.register("connections", "Connections open now", self.connections.clone());
         let refused = self.connections_refused.clone();
         r.register("connections_refused", "Connections beyond the bound", refused);
+        let clones = self.clones_refused.clone();
+        r.register("clones_refused", "Requests of copies of a device that were refused", clones);
         r.register("outbox_entries", "Outbox entries by state", self.outbox.clone());
         r.register("conflicts_open", "Conflicts that wait for a person", self.conflicts_open.clone());
         let ahead = self.head_ahead.clone();

@@ -213,6 +213,10 @@ pub trait Store: Send + Sync + 'static {
     /// Empties the staging table and forgets its token, when a cut pull cannot be resumed.
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError>;
 
+    /// Forgets how far the upstream was read and drops what is staged, so that the next pull begins at the
+    /// upstream's beginning. Records, outbox and the upstream's epoch stay.
+    async fn pull_anew(&self, space: &SpaceId) -> Result<(), StoreError>;
+
     /// Takes everything staged in, conflicts after all other records, settles the receipted entries whose
     /// stamp `end.cursor` has reached,
     /// moves the cursor and empties the staging table: one transaction, all at once (I6). Returns how

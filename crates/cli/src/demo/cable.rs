@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use ropeway_core::time::Stamp;
+use ropeway_core::{nonce::Pair, time::Stamp};
 use ropeway_protocol::{Hello, Page, Pushed, Transport, TransportError};
 use std::{
     future::Future,
@@ -116,6 +116,10 @@ impl<T: Transport> Cable<T> {
 
 #[async_trait]
 impl<T: Transport> Transport for Cable<T> {
+    fn present(&self, pair: &Pair) {
+        self.inner.present(pair);
+    }
+
     async fn hello(&self) -> Result<Hello, TransportError> {
         self.over(self.inner.hello()).await
     }

@@ -12,6 +12,7 @@ use ropeway_core::{
     change::{Change, Op},
     doc::Fields,
     id::{Collection, Epoch, Key, RecordId, SpaceId},
+    nonce::Pair,
     plan::Fed,
     profile,
     receipt::{Code, Reason, Receipt, Verdict},
@@ -19,7 +20,7 @@ use ropeway_core::{
 };
 use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
 use ropeway_replica::{
-    Clock, Desk, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions, ReplicaError,
+    Clock, Desk, Device, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions, ReplicaError,
     SequentialIds, SyncOptions, SyncReport,
 };
 use ropeway_store::{MemoryStore, Options, SqliteStore, Stored};
@@ -193,6 +194,8 @@ pub struct Cable {
     /// Every push as it was sent: a retry must send the same bytes.
     pub sent: Mutex<Vec<Bytes>>,
     pub during_push: Mutex<Option<Between>>,
+    /// The pair of nonces that requests carry.
+    pub pair: Mutex<Option<Pair>>,
     /// Records that the cloud refuses while they hold this text: last year's app version, say.
     pub refuse: Mutex<Option<String>>,
 }
@@ -209,6 +212,7 @@ impl Cable {
             page: Mutex::new(5_000),
             sent: Mutex::default(),
             during_push: Mutex::new(None),
+            pair: Mutex::new(None),
             refuse: Mutex::new(None),
         }
     }
@@ -224,9 +228,19 @@ impl Cable {
         }
     }
 
-    async fn decide(&self, body: &Bytes) -> Result<Pushed, TransportError> {
+    /// What the door does: who asks, and is it a copy?
+    async fn door(&self) -> Result<Device, TransportError> {
         let token = self.token.lock().unwrap().clone();
         let device = self.cloud.authenticate(&token).await.map_err(problem)?;
+        let pair = self.pair.lock().unwrap().clone();
+        if let Some(pair) = pair {
+            self.cloud.meet(&device, &pair).await.map_err(problem)?;
+        }
+        Ok(device)
+    }
+
+    async fn decide(&self, body: &Bytes) -> Result<Pushed, TransportError> {
+        let device = self.door().await?;
         let push: Push = serde_json::from_slice(body).unwrap();
         if push.changes.len() > *self.limit.lock().unwrap() {
             return Err(TransportError::Problem(Problem::new(ProblemCode::TooLarge, "too many changes")));
@@ -262,6 +276,7 @@ fn problem(error: ReplicaError) -> TransportError {
     let code = match &error {
         ReplicaError::Unauthenticated => ProblemCode::Unauthenticated,
         ReplicaError::Revoked(_) => ProblemCode::DeviceRevoked,
+        ReplicaError::Cloned(_) => ProblemCode::DeviceCloned,
         ReplicaError::CursorInvalid => ProblemCode::CursorInvalid,
         ReplicaError::EpochChanged => ProblemCode::EpochChanged,
         _ => ProblemCode::Internal,
@@ -271,6 +286,10 @@ fn problem(error: ReplicaError) -> TransportError {
 
 #[async_trait]
 impl Transport for Cable {
+    fn present(&self, pair: &Pair) {
+        *self.pair.lock().unwrap() = Some(pair.clone());
+    }
+
     async fn hello(&self) -> Result<Hello, TransportError> {
         self.reach()?;
         let epoch = self.cloud.store().space(&space()).await.unwrap().epoch;
@@ -322,8 +341,7 @@ impl Transport for Cable {
         let limit = limit.min(*self.page.lock().unwrap());
         let request =
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
-        let token = self.token.lock().unwrap().clone();
-        let device = self.cloud.authenticate(&token).await.map_err(problem)?;
+        let device = self.door().await?;
         let page = self.cloud.feed(&device.space, &request).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
         let end = PageEnd {

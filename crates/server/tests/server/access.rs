@@ -241,3 +241,32 @@ async fn a_conflict_is_listed_shown_and_resolved() {
         1
     );
 }
+
+/// A header that names no sync is refused; without one an older client works; a copy's request alone is
+/// refused and nothing of it is taken in.
+#[tokio::test]
+async fn a_copy_of_a_device_is_refused_and_an_older_client_is_not() {
+    let rig = Rig::new().await;
+    let push = |n: usize, pair: &str| {
+        let body = json!({ "changes": [incident(n)] }).to_string();
+        let request = rig.request(Method::POST, "/v1/push", &rig.referee).body(body);
+        let request = if pair.is_empty() { request } else { request.header("ropeway-sync", pair) };
+        async { Answer::of(request.send().await.unwrap()).await }
+    };
+    for bad in ["-", "i - 2.a", "i 1.a 1.b", "i - 1.", &format!("i - 1.{}", "a".repeat(65))] {
+        push(0, bad).await.is(P::Malformed);
+    }
+    assert_eq!(rig.records("main").await, 0);
+    for (n, pair) in [(1, "i - 1.a"), (2, "i - 1.a"), (3, ""), (4, "i 1.a 2.a")] {
+        push(n, pair).await.ok();
+    }
+    for late in ["i - 1.a", "i 1.a 2.b", "i - 1.z"] {
+        let problem = push(5, late).await.is(P::DeviceCloned);
+        assert!(problem["detail"].as_str().unwrap().contains("referee-main"), "{problem}");
+    }
+    assert_eq!(rig.records("main").await, 4);
+    push(6, "i 2.a 3.a").await.ok();
+    push(7, "j - 1.a").await.ok();
+    push(8, "i 3.a 4.a").await.is(P::DeviceCloned);
+    assert!(rig.get("/metrics", "").await.text.contains("ropeway_clones_refused_total 4"));
+}

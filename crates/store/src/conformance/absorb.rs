@@ -341,3 +341,21 @@ pub(super) async fn an_empty_pull_moves_the_cursor(on: On) {
     assert_eq!(store.followed(&space()).await.unwrap().cursor, Stamp(44));
     assert_eq!(store.space(&space()).await.unwrap().head, head);
 }
+
+pub(super) async fn pulling_anew_keeps_all_but_the_cursor(on: On) {
+    let store = opened(&on).await;
+    store.pull_anew(&space()).await.unwrap();
+    assert_eq!(store.followed(&space()).await.unwrap(), crate::Followed::default());
+    receipted(&store, 3).await;
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 5), "t5").await.unwrap();
+    store.absorb(&space(), NOW, end("cloud-1", 2), plain()).await.unwrap();
+    store.stage(&space(), &epoch("cloud-1"), rows(5, 9), "t9").await.unwrap();
+    let before = (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
+    store.pull_anew(&space()).await.unwrap();
+    let followed = store.followed(&space()).await.unwrap();
+    assert_eq!((followed.token, followed.staged), (None, None));
+    assert_eq!((followed.epoch, followed.cursor), (Some(epoch("cloud-1")), Stamp(2)));
+    let after = (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
+    assert_eq!(before, after);
+    assert_eq!(store.absorb(&space(), NOW, end("cloud-1", 9), plain()).await.unwrap(), 0, "nothing is staged");
+}

@@ -76,7 +76,7 @@ pub fn cases() -> Vec<Case> {
             a_caller_that_goes_leaves_no_half;
         absorb: everything_at_once, rows_come_in_staging_order, conflicts_come_after_what_they_are_about, reached_entries_are_settled,
             settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
-            a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor;
+            a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor;
         epochs: an_image_is_of_one_moment_and_begins_an_epoch,
             new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true;
         registry: devices_round_trip, members_round_trip, runs_are_newest_first,

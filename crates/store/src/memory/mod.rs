@@ -1,6 +1,7 @@
 //! The store in memory: for tests and simulations, with the same meaning as the others and no disk.
 
 mod epoch;
+mod resync;
 mod space;
 
 use crate::{
@@ -239,6 +240,13 @@ impl Store for MemoryStore {
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
         let mut all = self.all();
         all.space_mut(space)?.unstage();
+        all.generation += 1;
+        Ok(())
+    }
+
+    async fn pull_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.space_mut(space)?.pull_anew();
         all.generation += 1;
         Ok(())
     }

@@ -17,6 +17,7 @@ mod outbox;
 mod pool;
 mod registry;
 mod restore;
+mod resync;
 mod rows;
 mod schema;
 mod space;
@@ -245,6 +246,11 @@ impl Store for SqliteStore {
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
         let space = space.clone();
         self.write(move |conn| follow::unstage(conn, &space)).await
+    }
+
+    async fn pull_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let space = space.clone();
+        self.write(move |conn| resync::pull_anew(conn, &space)).await
     }
 
     async fn absorb(
