@@ -66,7 +66,9 @@ pub struct BadPair;
 
 impl fmt::Display for BadPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a sync is named `<installation> <number>.<word> <number + 1>.<word>`, or `-` for the first")
+        f.write_str(
+            "a sync is named `<installation> <number>.<word> <number + 1>.<word>`, or `-` for the first",
+        )
     }
 }
 

@@ -139,7 +139,8 @@ fn what_is_remembered_is_bounded() {
 #[test]
 fn a_pair_is_read_as_it_was_written_and_nothing_else_is() {
     let mut own = device("01984f10-0000-7000-8000-000000000127");
-    for expected in ["01984f10-0000-7000-8000-000000000127 - 1.w1", "01984f10-0000-7000-8000-000000000127 1.w1 2.w2"]
+    for expected in
+        ["01984f10-0000-7000-8000-000000000127 - 1.w1", "01984f10-0000-7000-8000-000000000127 1.w1 2.w2"]
     {
         let pair = own.begin(|| if own_is_new(expected) { "w1".into() } else { "w2".into() });
         assert_eq!(pair.to_string(), expected);
@@ -147,9 +148,27 @@ fn a_pair_is_read_as_it_was_written_and_nothing_else_is() {
         own.taken(&pair);
     }
     for bad in [
-        "", "i", "i -", "i - 1", "i - 1.", "i - 0.a", "i - 2.a", "i 1.a 1.b", "i 1.a 3.b", "i 2.a 1.b", "i  - 1.a",
-        "i - 1.a ", "i - 1.a b", "i - +1.a", "i - 1.a.b", "i - 1.é", "- - -", "i\t-\t1.a", "é - 1.a",
-        "i 18446744073709551615.a 18446744073709551616.b", "i 18446744073709551615.a 0.b",
+        "",
+        "i",
+        "i -",
+        "i - 1",
+        "i - 1.",
+        "i - 0.a",
+        "i - 2.a",
+        "i 1.a 1.b",
+        "i 1.a 3.b",
+        "i 2.a 1.b",
+        "i  - 1.a",
+        "i - 1.a ",
+        "i - 1.a b",
+        "i - +1.a",
+        "i - 1.a.b",
+        "i - 1.é",
+        "- - -",
+        "i\t-\t1.a",
+        "é - 1.a",
+        "i 18446744073709551615.a 18446744073709551616.b",
+        "i 18446744073709551615.a 0.b",
     ] {
         assert!(bad.parse::<Pair>().is_err(), "{bad:?}");
     }
@@ -184,7 +203,7 @@ proptest! {
     #[test]
     fn nobody_is_followed_twice_and_somebody_always_goes_on(events in prop::collection::vec(event(), 1..60)) {
         let mut world = World::default();
-        let mut devices = vec![device("i1"), device("i1"), device("i1")];
+        let mut devices = [device("i1"), device("i1"), device("i1")];
         let mut sent: Vec<Pair> = Vec::new();
         let mut followed = std::collections::BTreeMap::new();
         for event in events {

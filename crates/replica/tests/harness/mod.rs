@@ -20,8 +20,8 @@ use ropeway_core::{
 };
 use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
 use ropeway_replica::{
-    Clock, Desk, Device, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions, ReplicaError,
-    SequentialIds, SyncOptions, SyncReport,
+    Clock, Desk, Device, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions,
+    ReplicaError, SequentialIds, SyncOptions, SyncReport,
 };
 use ropeway_store::{MemoryStore, Options, SqliteStore, Stored};
 use std::{

@@ -350,12 +350,18 @@ pub(super) async fn pulling_anew_keeps_all_but_the_cursor(on: On) {
     store.stage(&space(), &epoch("cloud-1"), rows(0, 5), "t5").await.unwrap();
     store.absorb(&space(), NOW, end("cloud-1", 2), plain()).await.unwrap();
     store.stage(&space(), &epoch("cloud-1"), rows(5, 9), "t9").await.unwrap();
-    let before = (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
+    let before =
+        (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
     store.pull_anew(&space()).await.unwrap();
     let followed = store.followed(&space()).await.unwrap();
     assert_eq!((followed.token, followed.staged), (None, None));
     assert_eq!((followed.epoch, followed.cursor), (Some(epoch("cloud-1")), Stamp(2)));
-    let after = (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
+    let after =
+        (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
     assert_eq!(before, after);
-    assert_eq!(store.absorb(&space(), NOW, end("cloud-1", 9), plain()).await.unwrap(), 0, "nothing is staged");
+    assert_eq!(
+        store.absorb(&space(), NOW, end("cloud-1", 9), plain()).await.unwrap(),
+        0,
+        "nothing is staged"
+    );
 }
