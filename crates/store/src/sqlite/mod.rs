@@ -73,7 +73,7 @@ impl SqliteStore {
     /// nothing in them.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, StoreError> {
         let path = path.as_ref().to_owned();
-        let open::Opened { mut writer, readers, watch } = open::open(&path, &options)?;
+        let open::Opened { mut writer, readers, watch, held } = open::open(&path, &options)?;
         let watch = Pool::start("ropeway-watch", vec![watch])?;
         log::keep_short(&mut writer.db, watch.errands()?)?;
         Ok(Self {
@@ -82,7 +82,7 @@ impl SqliteStore {
             watch,
             path,
             options,
-            _held: opened.held,
+            _held: held,
         })
     }
 
