@@ -3,7 +3,7 @@
 mod harness;
 use async_trait::async_trait;
 use bytes::Bytes;
-use harness::*;
+use harness::{pair::*, *};
 use ropeway_core::{
     change::Op::{self, Create, Delete, Patch},
     conflict::Resolution,
@@ -18,92 +18,6 @@ use ropeway_replica::*;
 use ropeway_store::{MemoryStore, Stored};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
-
-struct Pair {
-    cloud: Node,
-    pi: Node,
-    cable: Arc<Cable>,
-    clock: Arc<ManualClock>,
-}
-
-async fn plain(name: &str, follows: bool, text: &str, clock: &Arc<ManualClock>) -> Node {
-    let store: Stored = Arc::new(MemoryStore::new(Epoch::trusted(format!("epoch-{name}")), follows));
-    let profile = Arc::new(profile::parse(text, "p.toml").unwrap());
-    let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(name));
-    let clock: Arc<dyn Clock> = clock.clone();
-    let node = Node::open(NodeOptions { store, profile, clock, ids, follows }).await.unwrap();
-    node.open_space(&space()).await.unwrap();
-    node
-}
-
-async fn pair2(cloud_profile: &str, pi_profile: &str) -> Pair {
-    let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
-    let cloud = plain("cloud", false, cloud_profile, &clock).await;
-    let pi = plain("pi", true, pi_profile, &clock).await;
-    let device = cloud
-        .enrol(Enrolment {
-            id: None,
-            name: "pi".into(),
-            space: space(),
-            role: "device".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        })
-        .await
-        .unwrap();
-    let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
-    Pair { cloud, pi, cable, clock }
-}
-async fn pair(text: &str) -> Pair {
-    pair2(text, text).await
-}
-
-impl Pair {
-    async fn sync(&self) -> SyncReport {
-        self.clock.advance(Duration::from_secs(1));
-        self.pi.sync(&space(), &*self.cable, &SyncOptions::default(), &|_| {}).await.unwrap()
-    }
-    async fn equal(&self) {
-        let (cloud, pi) = (dump(&self.cloud).await, dump(&self.pi).await);
-        assert_eq!(cloud, pi, "canonical dumps differ (cloud, pi)");
-        let a = self.cloud.store().space(&space()).await.unwrap().digest;
-        let b = self.pi.store().space(&space()).await.unwrap().digest;
-        assert_eq!(a, b, "digests differ");
-    }
-    async fn w(&self, node: &Node, op: Op, c: &str, id: &str, v: serde_json::Value) -> Receipt {
-        self.clock.advance(Duration::from_secs(1));
-        write(node, if node.follows() { "referee" } else { "var" }, op, c, id, v).await
-    }
-}
-
-const TREE: &str = r#"
-name = "tree"
-version = 1
-resolver = "RESOLVER"
-retry = ["1m", "5m"]
-[roles.admin]
-write = "*"
-resolve = true
-[roles.device]
-write = "*"
-[collections.box]
-merge = "park"
-delete = "DELRULE"
-[collections.box.fields]
-name = "text"
-mine = { type = "text", merge = "origin" }
-n = { type = "counter" }
-[collections.item]
-references = { box = { to = "box", on_delete = "cascade" }, shelf = { to = "box", on_delete = "release", optional = true } }
-merge = "park"
-delete = "DELRULE"
-[collections.item.fields]
-text = "text"
-note = { type = "text", merge = "latest" }
-"#;
-fn tree(rule: &str, resolver: &str) -> String {
-    TREE.replace("DELRULE", rule).replace("RESOLVER", resolver)
-}
 
 /// A child is moved out of a box, then the box is deleted: the delete must not overtake the move.
 #[tokio::test]
@@ -325,31 +239,6 @@ async fn a_change_too_large_is_told() {
     println!("{report:?}");
     assert_eq!(report.outcome, Some(SyncOutcome::Partly));
 }
-
-const ALIKE: &str = r#"
-name = "alike"
-version = 1
-resolver = "upstream"
-retry = ["1m", "5m"]
-[roles.admin]
-write = "*"
-resolve = true
-[roles.device]
-write = "*"
-[collections.item]
-merge = "park"
-delete = "latest"
-[collections.item.fields]
-text = "text"
-note = { type = "text", merge = "latest" }
-bib = "int"
-[collections.item.same]
-on = ["bib"]
-[collections.part]
-references = { item = "item" }
-[collections.part.fields]
-name = "text"
-"#;
 
 #[tokio::test]
 async fn a_discard_leaves_an_edit_that_came_between() {

@@ -6,6 +6,8 @@
     reason = "a test's helpers fail loudly; not every test needs all"
 )]
 
+pub mod pair;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{
