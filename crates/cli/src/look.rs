@@ -95,9 +95,15 @@ pub(crate) async fn dump(args: DumpArgs, opened: &Opened) -> Result<Exit> {
         out.flush()?;
         return Ok(Exit::Done);
     }
-    let profile = opened.node.profile();
-    for name in profile.order.iter().map(String::as_str).chain([CONFLICT]) {
-        let collection = Collection::parse(name)?;
+    // Parents first, conflicts last; between them what a newer profile brought and this one does not know.
+    let order = &opened.node.profile().order;
+    let rank = |name: &Collection| match name.as_str() {
+        CONFLICT => order.len() + 1,
+        name => order.iter().position(|known| known == name).unwrap_or(order.len()),
+    };
+    let mut collections = opened.node.collections(&opened.space).await?;
+    collections.sort_by_key(rank);
+    for collection in collections {
         each(opened, &collection, |id, record| {
             serde_json::to_writer(&mut out, &show::record(&Key::new(&collection, id), record))?;
             Ok(writeln!(out)?)

@@ -22,7 +22,8 @@ pub(crate) enum QueueCommand {
         /// Numbers as `queue ls` shows them
         seq: Vec<i64>,
     },
-    /// Give entries up for good: their records show the upstream's values again
+    /// Give entries up for good: their records show the upstream's values again. A create goes only with
+    /// what rests on it
     #[command(
         after_help = "Example:\n  ropeway queue discard 17 --dry-run\n  ropeway queue discard 17 --yes"
     )]
@@ -72,12 +73,15 @@ fn list(items: &[QueueItem], output: Output) -> Result<Exit> {
 
 async fn discard(seq: &[i64], yes: bool, dry_run: bool, opened: &Opened, output: Output) -> Result<Exit> {
     let items = opened.node.queue(&opened.space).await?;
-    let chosen: Vec<QueueItem> = items.into_iter().filter(|item| seq.contains(&item.seq)).collect();
-    if let Some(missing) = seq.iter().find(|seq| chosen.iter().all(|item| item.seq != **seq)) {
+    if let Some(missing) = seq.iter().find(|seq| items.iter().all(|item| item.seq != **seq)) {
         let what = format!("there is no queue entry {missing}; nothing was given up");
         return Err(Failure::new(what).next("`ropeway queue ls` shows the entries").into());
     }
+    let mut seq = seq.to_vec();
     if !yes {
+        // What rests on a create goes with it: shown before it is agreed to.
+        seq.extend(opened.node.queue_resting_on(&opened.space, &seq).await?);
+        let chosen: Vec<QueueItem> = items.into_iter().filter(|item| seq.contains(&item.seq)).collect();
         if !output.is_json() || dry_run {
             list(&chosen, output)?;
         }
@@ -90,7 +94,7 @@ async fn discard(seq: &[i64], yes: bool, dry_run: bool, opened: &Opened, output:
                 .into());
         }
     }
-    let gone = opened.node.queue_discard(&opened.space, seq).await?;
+    let gone = opened.node.queue_discard(&opened.space, &seq).await?;
     output.either(&json!({ "discarded": gone }), || {
         format!("{gone} entries given up; their values stay in history")
     })?;

@@ -15,6 +15,7 @@ use crate::{
     plan::{Decision, Fed, Keys, Snapshot, Superseded},
     profile::{Profile, Rule, Rules},
     record::{Held, Mark, Marks, Record, State, Upstream},
+    settle::resting_on,
     time::{Stamp, Time},
 };
 use std::collections::BTreeSet;
@@ -47,18 +48,27 @@ pub fn settle(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Deci
     drop_entries(snapshot, entries, EntryState::Settled, profile)
 }
 
-/// Gives entries up at a person's word: the rows show the upstream's values again.
+/// Gives entries up at a person's word: the rows show the upstream's values again. A create on which an
+/// entry rests that is not given up with it stays.
 pub fn discard(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Decision {
     let over: BTreeSet<Key> = entries.iter().map(|e| e.over.clone()).collect();
-    if !over.is_subset(&snapshot.keys.outbox) {
-        return Decision::Need(Keys { outbox: over, ..Keys::default() });
+    let named: BTreeSet<Key> = entries.iter().map(|e| e.change.key()).collect();
+    if !over.is_subset(&snapshot.keys.outbox) || !named.is_subset(&snapshot.keys.records) {
+        return Decision::Need(Keys { outbox: over, records: named, ..Keys::default() });
     }
     // As they stand now: one that went on its way or was written anew meanwhile stays.
     let now = |e: &Entry| {
         let mut there = snapshot.outbox.get(&e.over).into_iter().flatten();
         there.any(|n| n.seq == e.seq && n.change.id == e.change.id && n.state.is_unsent())
     };
-    let entries: Vec<Entry> = entries.iter().filter(|e| now(e)).cloned().collect();
+    let mut entries: Vec<Entry> = entries.iter().filter(|e| now(e)).cloned().collect();
+    let seqs: Vec<i64> = entries.iter().map(|e| e.seq).collect();
+    let is_ours = |key: &Key| snapshot.records.get(key).is_some_and(|r| r.upstream.is_none());
+    entries.retain(|e| {
+        let there = snapshot.outbox.get(&e.over).map_or(&[][..], Vec::as_slice);
+        let made_here = BTreeSet::from_iter(Some(e.change.key()).filter(is_ours));
+        resting_on(there, &seqs, &made_here, profile).is_empty()
+    });
     drop_entries(snapshot, &entries, EntryState::Discarded, profile)
 }
 
@@ -91,23 +101,62 @@ impl Work<'_> {
         if known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version) {
             return Ok(());
         }
+        let moved = self.rehome(row, local.as_ref(), &entries, reached)?;
+        let entries = if moved.is_empty() { entries } else { self.entries_over(&row.key)? };
         let unsettled = still_laid(&entries, Some(reached.cursor));
         let rules = self.profile.rules(&row.key.collection);
         let (state, data) = match &local {
             Some(local) if &*row.key.collection == CONFLICT && !unsettled.is_empty() => {
                 (local.state.clone(), local.data.clone())
             }
-            _ => lay(Some((row.state.clone(), row.data.clone())), &unsettled, rules)
-                .unwrap_or((row.state.clone(), row.data.clone())),
+            _ => {
+                let (there, stands) = ((row.state.clone(), row.data.clone()), (&reached.epoch, row.version));
+                lay(Some(there), Some(stands), &unsettled, rules)
+                    .unwrap_or((row.state.clone(), row.data.clone()))
+            }
         };
         let held = (!unsettled.is_empty()).then(|| Held { state: row.state.clone(), data: row.data.clone() });
         let upstream = Some(Upstream { epoch: reached.epoch.clone(), version: row.version, held });
         let by = (row.author.clone(), row.modified_at);
         self.show(&row.key, local, state, data, upstream, by, &row.owner);
+        for key in moved.iter().filter(|key| **key != row.key) {
+            self.lay_anew(key, &row.author)?;
+        }
         match &row.state {
             State::Joined(survivor) => self.give_way(&Key::new(&row.key.collection, survivor)),
             _ => Ok(()),
         }
+    }
+
+    /// An edit is laid over the record that it reaches: where the upstream joined the one that it names, over
+    /// the survivor; where it no longer is joined, over that one again. The records between which edits moved.
+    fn rehome(
+        &mut self,
+        row: &Fed,
+        local: Option<&Record>,
+        over: &[Entry],
+        reached: &Reached,
+    ) -> Step<Vec<Key>> {
+        let (from, to) = match (&row.state, local.map(|r| &r.state)) {
+            (State::Joined(survivor), _) if !over.is_empty() => {
+                (row.key.clone(), self.resolve(&Key::new(&row.key.collection, survivor))?.0)
+            }
+            (State::Live | State::Deleted, Some(State::Joined(survivor))) => {
+                (self.resolve(&Key::new(&row.key.collection, survivor))?.0, row.key.clone())
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let (here, there) = (self.entries_over(&from), self.entries_over(&to));
+        let (here, _) = (here?, there?);
+        let goes = |e: &Entry| e.change.op == Op::Patch && e.change.key() == row.key;
+        let going: Vec<Entry> = still_laid(&here, Some(reached.cursor)).into_iter().filter(goes).collect();
+        if going.is_empty() || from == to {
+            return Ok(Vec::new());
+        }
+        for entry in going {
+            self.outbox.insert(entry.seq, Entry { over: to.clone(), ..entry });
+        }
+        Ok(vec![from, to])
     }
 
     /// A record that the upstream made a survivor was perhaps joined here, provisionally and the other way
@@ -136,13 +185,20 @@ impl Work<'_> {
         let Some(upstream) = local.upstream.clone() else {
             // Nobody but this node ever knew it: it lives by its entries alone.
             let rules = self.profile.rules(&key.collection);
-            let (state, data) = lay(None, &unsettled, rules).unwrap_or((State::Deleted, local.data.clone()));
+            let (state, data) =
+                lay(None, None, &unsettled, rules).unwrap_or((State::Deleted, local.data.clone()));
             self.show(key, Some(local), state, data, None, (author.clone(), by.1), &owner);
             return self.recount_named(key);
         };
-        let Some(held) = upstream.held.clone() else { return Ok(()) };
+        let held = match upstream.held.clone() {
+            Some(held) => held,
+            None if unsettled.is_empty() => return Ok(()),
+            // An entry came over it from a record that was joined into it.
+            None => Held { state: local.state.clone(), data: local.data.clone() },
+        };
         let rules = self.profile.rules(&key.collection);
-        let laid = lay(Some((held.state.clone(), held.data.clone())), &unsettled, rules);
+        let stands = (&upstream.epoch, upstream.version);
+        let laid = lay(Some((held.state.clone(), held.data.clone())), Some(stands), &unsettled, rules);
         let (state, data) = laid.unwrap_or((held.state.clone(), held.data.clone()));
         let upstream = Upstream { held: (!unsettled.is_empty()).then_some(held), ..upstream };
         self.show(key, Some(local), state, data, Some(upstream), by, &owner);
@@ -255,20 +311,35 @@ fn still_laid(entries: &[Entry], cursor: Option<Stamp>) -> Vec<Entry> {
 }
 
 /// Lays entries over a state. `None` when there is neither a state nor an entry that makes one.
-fn lay(base: Option<(State, Doc)>, entries: &[Entry], rules: Option<&Rules>) -> Option<(State, Doc)> {
+///
+/// An edit whose author saw the tombstone brings the record back; about any other the upstream decides.
+fn lay(
+    base: Option<(State, Doc)>,
+    stands: Option<(&Epoch, u64)>,
+    entries: &[Entry],
+    rules: Option<&Rules>,
+) -> Option<(State, Doc)> {
     if entries.is_empty() {
         return base;
     }
     let mut laid = base.map(|(state, doc)| (state, doc.fields().clone()));
+    let mut deleted_here = false;
     for entry in entries {
         let change = &entry.change;
+        let saw_upstreams = |(epoch, version): (&Epoch, u64)| {
+            change.base.as_ref().is_some_and(|b| b.epoch == *epoch && b.version >= version)
+        };
+        let saw_it = (entry.own && deleted_here) || stands.is_some_and(saw_upstreams);
         match (change.op, &mut laid) {
-            (Op::Delete, Some((state, _))) => *state = State::Deleted,
+            (Op::Delete, Some((state, _))) => {
+                *state = State::Deleted;
+                deleted_here = true;
+            }
             (Op::Delete, None) => {}
             (_, None) => laid = Some((State::Live, understood(rules, change))),
             (_, Some((State::Joined(_), _))) => {}
             (op, Some((state, fields))) => {
-                if op == Op::Create {
+                if op == Op::Create || saw_it {
                     *state = State::Live;
                 }
                 for (name, value) in understood(rules, change) {

@@ -163,6 +163,30 @@ pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -
     Decision::Plan(Box::new(plan))
 }
 
+/// Entries that rest on creates among `chosen` and are not among them: later edits of those records, and
+/// what refers to them. `made_here` are the records that no upstream knows. All unsettled entries in.
+pub fn resting_on(
+    entries: &[Entry],
+    chosen: &[i64],
+    made_here: &BTreeSet<Key>,
+    profile: &Profile,
+) -> Vec<i64> {
+    let mut gone: BTreeSet<Key> = BTreeSet::new();
+    let mut out = Vec::new();
+    for entry in entries {
+        let key = entry.change.key();
+        let rests = gone.contains(&key) || parents(entry, profile).iter().any(|k| gone.contains(k));
+        let is_chosen = chosen.contains(&entry.seq);
+        if rests && !is_chosen {
+            out.push(entry.seq);
+        }
+        if (rests || is_chosen) && entry.change.op == Op::Create && made_here.contains(&key) {
+            gone.insert(key);
+        }
+    }
+    out
+}
+
 /// Arms entries again at a person's word.
 pub fn rearm(snapshot: &Snapshot, seqs: &[i64]) -> Decision {
     let mut plan = Plan { head: snapshot.head, ..Plan::default() };
@@ -170,6 +194,23 @@ pub fn rearm(snapshot: &Snapshot, seqs: &[i64]) -> Decision {
     for entry in chosen {
         let state = EntryState::Pending;
         plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), ..entry.clone() });
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+/// What an entry waits for when the upstream says that something is missing: its parents, and the record
+/// itself where it makes none.
+pub fn awaits(entry: &Entry, profile: &Profile) -> Vec<Key> {
+    let own = (entry.change.op == Op::Patch).then(|| entry.change.key());
+    parents(entry, profile).into_iter().chain(own).collect()
+}
+
+/// Arms the entries that wait for one of these records, which have come: their schedule no longer matters.
+pub fn arm(snapshot: &Snapshot, came: &[Key], profile: &Profile) -> Decision {
+    let mut plan = Plan { head: snapshot.head, ..Plan::default() };
+    let waiting = snapshot.outbox.values().flatten().filter(|e| e.state == EntryState::Waiting);
+    for entry in waiting.filter(|e| awaits(e, profile).iter().any(|key| came.contains(key))) {
+        plan.outbox.push(Entry { due: Time(i64::MIN), ..entry.clone() });
     }
     Decision::Plan(Box::new(plan))
 }

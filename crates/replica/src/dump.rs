@@ -46,6 +46,11 @@ impl Node {
         Ok(self.inner.store.list(space, collection, after, limit).await?)
     }
 
+    /// The collections that have records here, by name. An older profile knows fewer than there are (GP-04).
+    pub async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, ReplicaError> {
+        Ok(self.inner.store.collections(space).await?)
+    }
+
     /// Superseded versions of a record, newest first.
     pub async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, ReplicaError> {
         Ok(self.inner.store.history(space, key).await?)
@@ -58,17 +63,13 @@ impl Node {
         space: &SpaceId,
         mut line: impl FnMut(&str) -> std::io::Result<()>,
     ) -> Result<u64, ReplicaError> {
-        let profile = self.inner.profile.clone();
-        let mut names: Vec<&str> = profile.collections.keys().map(String::as_str).chain([CONFLICT]).collect();
-        names.sort_unstable();
         let mut count = 0;
-        for name in names {
-            let collection = Collection::parse(name)?;
+        for collection in self.collections(space).await? {
             let mut after: Option<RecordId> = None;
             loop {
                 let page = self.inner.store.list(space, &collection, after.as_ref(), PAGE).await?;
                 for (id, record) in &page {
-                    let Some(text) = canonical(name, id, record) else { continue };
+                    let Some(text) = canonical(&collection, id, record) else { continue };
                     count += 1;
                     line(&text).map_err(ReplicaError::Output)?;
                 }

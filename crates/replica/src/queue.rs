@@ -3,7 +3,8 @@
 use crate::{Node, ReplicaError};
 use ropeway_core::{
     absorb,
-    id::{Collection, RecordId, SpaceId},
+    change::Op,
+    id::{Collection, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::Keys,
     receipt::{Reason, Verdict},
@@ -82,19 +83,49 @@ impl Node {
     }
 
     /// Gives entries up for good: the records show the upstream's values again. The values given up stay
-    /// in the record's history and in the entry. Only entries that the upstream has not taken in.
+    /// in the record's history and in the entry. Only entries that the upstream has not taken in, and a
+    /// create only together with what rests on it ([`Node::queue_resting_on`]).
     pub async fn queue_discard(&self, space: &SpaceId, seqs: &[i64]) -> Result<usize, ReplicaError> {
         if seqs.is_empty() {
             return Err(ReplicaError::Invalid("name the entries to give up".into()));
         }
         let chosen = self.choose(space, seqs).await?;
-        let keys = Keys { outbox: chosen.iter().map(|e| e.over.clone()).collect(), ..Keys::default() };
+        let resting = self.queue_resting_on(space, seqs).await?;
+        if !resting.is_empty() {
+            let names: Vec<String> = resting.iter().map(ToString::to_string).collect();
+            return Err(ReplicaError::Invalid(format!(
+                "other entries rest on what you give up and could never go without it: {}; nothing was \
+                 given up; name them too, or send the entry after a correction",
+                names.join(", ")
+            )));
+        }
+        let keys = Keys {
+            outbox: chosen.iter().map(|e| e.over.clone()).collect(),
+            records: chosen.iter().map(|e| e.change.key()).collect(),
+            ..Keys::default()
+        };
         let profile = self.inner.profile.clone();
-        let count = chosen.len();
         let decide: Decide = Box::new(move |snapshot| absorb::discard(snapshot, &chosen, &profile));
         let plan = self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
         self.announce(space, plan.head);
-        Ok(count)
+        Ok(plan.outbox.len())
+    }
+
+    /// The unsent entries that rest on creates among `seqs` and are not named themselves: later edits of
+    /// those records, and what refers to them. Without their creates they could never go.
+    pub async fn queue_resting_on(&self, space: &SpaceId, seqs: &[i64]) -> Result<Vec<i64>, ReplicaError> {
+        let entries = self.unsettled(space).await?;
+        let named = |e: &&Entry| e.change.op == Op::Create && seqs.contains(&e.seq);
+        let creates: Vec<Key> = entries.iter().filter(named).map(|e| e.change.key()).collect();
+        if creates.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What rests on a create may make records itself.
+        let all = entries.iter().filter(|e| e.change.op == Op::Create).map(|e| e.change.key());
+        let keys: Vec<Key> = all.collect();
+        let found = self.inner.store.records(space, &keys).await?;
+        let made_here = found.into_iter().filter(|(_, r)| r.upstream.is_none()).map(|(key, _)| key).collect();
+        Ok(settle::resting_on(&entries, seqs, &made_here, &self.inner.profile))
     }
 
     async fn choose(&self, space: &SpaceId, seqs: &[i64]) -> Result<Vec<Entry>, ReplicaError> {

@@ -156,7 +156,12 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         self.push_all(space, transport, options, progress, report).await?;
+        let awaited = self.awaited(space).await?;
         self.pull_all(space, transport, options, progress, report).await?;
+        if self.arm(space, awaited).await? > 0 {
+            self.push_all(space, transport, options, progress, report).await?;
+            self.pull_all(space, transport, options, progress, report).await?;
+        }
         let waiting = [EntryState::Waiting, EntryState::Rejected];
         let counts = self.inner.store.outbox_counts(space).await?;
         let waits: u64 = counts.iter().filter(|(state, _)| waiting.contains(state)).map(|(_, n)| n).sum();

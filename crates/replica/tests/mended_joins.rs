@@ -15,7 +15,14 @@ use std::time::Duration;
 const AT: &str = "2026-02-14T09:00:00Z";
 
 fn answer(conflict: &ropeway_replica::ConflictView, resolution: Resolution) -> Resolve {
-    Resolve { conflict: conflict.id.clone(), version: None, resolution, data: None, notes: None, change: None }
+    Resolve {
+        conflict: conflict.id.clone(),
+        version: None,
+        resolution,
+        data: None,
+        notes: None,
+        change: None,
+    }
 }
 
 #[tokio::test]
@@ -80,7 +87,8 @@ async fn a_conflict_that_only_the_follower_knows_is_answered_after_a_sync() {
     p.w(&p.pi, Patch, "box", "b1", json!({"mine": "pi's"})).await;
     let open = p.pi.conflicts(&space(), true).await.unwrap();
     assert_eq!(open.len(), 1);
-    let early = p.pi.resolve(&space(), &desk("referee", "admin"), answer(&open[0], Resolution::Incoming)).await;
+    let early =
+        p.pi.resolve(&space(), &desk("referee", "admin"), answer(&open[0], Resolution::Incoming)).await;
     assert!(matches!(early, Err(ReplicaError::Moved(_))), "{early:?}");
     for _ in 0..2 {
         p.sync().await;
@@ -114,4 +122,136 @@ async fn a_late_join_among_conflicts_is_decided() {
     assert!(!report.verdicts.contains_key(&Verdict::Rejected));
     p.sync().await;
     p.equal().await;
+}
+
+/// A create given up at the queue takes what rests on it along, or stays: never half of it.
+#[tokio::test]
+async fn a_create_is_not_given_up_without_what_rests_on_it() {
+    let p = pair(&tree("latest", "upstream")).await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Create, "box", "b1", json!({"name": "bad"})).await;
+    write(&p.pi, "other", Patch, "box", "b1", json!({"name": "good"})).await;
+    p.w(&p.pi, Create, "item", "i", json!({"box": "b1", "text": "in it"})).await;
+    p.w(&p.pi, Create, "box", "b2", json!({"name": "another"})).await;
+    p.sync().await;
+    let queue: Vec<i64> = p.pi.queue(&space()).await.unwrap().iter().map(|q| q.seq).collect();
+    let refused = p.pi.queue_discard(&space(), &queue[..1]).await;
+    let Err(ReplicaError::Invalid(text)) = &refused else { panic!("{refused:?}") };
+    assert!(queue[1..3].iter().all(|seq| text.contains(&seq.to_string())), "names what goes with it: {text}");
+    assert_eq!(data(&p.pi, "box", "b1").await["name"], "good", "nothing was given up");
+    let along = p.pi.queue_resting_on(&space(), &queue[..1]).await.unwrap();
+    assert_eq!(along, queue[1..3]);
+    let all: Vec<i64> = queue[..1].iter().chain(&along).copied().collect();
+    assert_eq!(p.pi.queue_discard(&space(), &all).await.unwrap(), 3);
+    p.sync().await;
+    assert!(p.pi.queue(&space()).await.unwrap().is_empty());
+    assert_eq!(data(&p.cloud, "box", "b2").await["name"], "another");
+    p.equal().await;
+}
+
+/// A record brought back at the desk is still to be seen when another entry over it is given up.
+#[tokio::test]
+async fn a_revival_at_the_desk_stays_in_sight_while_it_waits() {
+    let p = pair(&tree("latest", "upstream")).await;
+    p.w(&p.cloud, Create, "box", "b", json!({"name": "one"})).await;
+    p.w(&p.cloud, Delete, "box", "b", json!({})).await;
+    p.sync().await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Patch, "box", "b", json!({"name": "bad"})).await;
+    write(&p.pi, "other", Patch, "box", "b", json!({"n": 3})).await;
+    p.sync().await;
+    let queue = p.pi.queue(&space()).await.unwrap();
+    p.pi.queue_discard(&space(), &[queue[1].seq]).await.unwrap();
+    let record = p.pi.get(&space(), &key("box", "b")).await.unwrap().unwrap();
+    assert!(record.is_live(), "the revival still waits, but is not to be seen");
+    *p.cable.refuse.lock().unwrap() = None;
+    p.clock.advance(Duration::from_secs(3600));
+    p.sync().await;
+    p.equal().await;
+    assert_eq!(data(&p.cloud, "box", "b").await["name"], "bad");
+}
+
+/// An older profile: what it does not know is kept, compared and shown (GP-04).
+#[tokio::test]
+async fn a_collection_that_an_older_profile_does_not_know_is_in_the_dump() {
+    let old = tree("latest", "upstream").replace("collections.item", "collections.old");
+    let p = pair2(&tree("latest", "upstream"), &old).await;
+    p.w(&p.cloud, Create, "box", "b1", json!({"name": "one"})).await;
+    p.w(&p.cloud, Create, "item", "i", json!({"box": "b1", "text": "t"})).await;
+    let report = p.sync().await;
+    assert!(report.digests.is_some_and(|(cloud, pi)| cloud == pi));
+    assert_eq!(data(&p.pi, "item", "i").await["text"], "t");
+    p.equal().await;
+}
+
+/// The upstream joins a record under an edit that is not sent yet: the edit shows on the survivor.
+#[tokio::test]
+async fn an_unsent_edit_of_a_joined_record_shows_on_the_survivor() {
+    let p = pair(ALIKE).await;
+    p.w(&p.cloud, Create, "item", "s", json!({"bib": 1})).await;
+    p.w(&p.cloud, Create, "item", "b", json!({"text": "t"})).await;
+    p.sync().await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Patch, "item", "b", json!({"note": "bad"})).await;
+    assert_eq!(p.w(&p.cloud, Patch, "item", "b", json!({"bib": 1})).await.verdict, Verdict::Joined);
+    p.sync().await;
+    assert_eq!(data(&p.pi, "item", "s").await["note"], "bad", "the edit waits, but is not to be seen");
+    // The join is undone: the edit goes back with the record that it names.
+    let join = p.cloud.conflicts(&space(), false).await.unwrap().pop().unwrap();
+    p.cloud.resolve(&space(), &desk("var", "admin"), answer(&join, Resolution::Apart)).await.unwrap();
+    p.sync().await;
+    assert_eq!(data(&p.pi, "item", "b").await["note"], "bad");
+    assert!(data(&p.pi, "item", "s").await["note"].is_null());
+    *p.cable.refuse.lock().unwrap() = None;
+    p.clock.advance(Duration::from_secs(3600));
+    p.sync().await;
+    p.equal().await;
+    assert_eq!(data(&p.cloud, "item", "b").await["note"], "bad");
+}
+
+/// The other way round: the edit is typed while the join is known, and sent.
+#[tokio::test]
+async fn an_edit_of_a_joined_record_is_settled_on_the_survivor() {
+    let p = pair(ALIKE).await;
+    p.w(&p.cloud, Create, "item", "s", json!({"bib": 1})).await;
+    p.w(&p.cloud, Create, "item", "b", json!({"text": "t"})).await;
+    p.sync().await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Patch, "item", "b", json!({"note": "bad"})).await;
+    p.w(&p.cloud, Patch, "item", "b", json!({"bib": 1})).await;
+    p.sync().await;
+    *p.cable.refuse.lock().unwrap() = None;
+    p.w(&p.pi, Patch, "item", "b", json!({"text": "typed on"})).await;
+    assert_eq!(data(&p.pi, "item", "s").await["note"], "bad");
+    p.clock.advance(Duration::from_secs(3600));
+    for _ in 0..3 {
+        p.sync().await;
+    }
+    println!("{:?}\n{}", p.pi.queue(&space()).await.unwrap(), dump(&p.cloud).await);
+    assert!(p.pi.queue(&space()).await.unwrap().is_empty());
+    p.equal().await;
+    assert_eq!(data(&p.cloud, "item", "s").await["note"], "bad");
+}
+
+/// A child waits for a parent, which comes to the upstream by another way: the child goes at once.
+#[tokio::test]
+async fn a_waiting_child_is_armed_when_its_parent_is_absorbed() {
+    let p = pair(&tree("latest", "upstream")).await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Create, "box", "b", json!({"name": "bad"})).await;
+    p.w(&p.pi, Create, "item", "i", json!({"box": "b", "text": "t"})).await;
+    p.sync().await;
+    let queue = p.pi.queue(&space()).await.unwrap();
+    assert_eq!(queue[1].verdict, Some(Verdict::Waiting), "{queue:?}");
+    assert!(queue[1].due.is_some(), "it waits for its time");
+    p.w(&p.cloud, Create, "box", "b", json!({"name": "by another way"})).await;
+    p.sync().await;
+    let queue = p.pi.queue(&space()).await.unwrap();
+    assert_eq!(queue[1].due, None, "its parent is there: it goes now");
+    // What was refused of the parent no longer matters to the child, once a person has given it up.
+    p.pi.queue_discard(&space(), &[queue[0].seq]).await.unwrap();
+    p.sync().await;
+    assert!(p.pi.queue(&space()).await.unwrap().is_empty());
+    p.equal().await;
+    assert_eq!(data(&p.cloud, "item", "i").await["text"], "t");
 }

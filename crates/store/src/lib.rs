@@ -165,6 +165,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(RecordId, Record)>, StoreError>;
 
+    /// The collections that have records in a space, by name, also those that no profile knows any more.
+    async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, StoreError>;
+
     /// These records, those that exist.
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError>;
 

@@ -3,7 +3,7 @@
 use super::{On, hand::*};
 use crate::{Store, Stored};
 use ropeway_core::{
-    id::{Collection, Key, RecordId},
+    id::{Collection, Key, RecordId, SpaceId},
     plan::{Keys, Snapshot},
     record::State,
     time::Stamp,
@@ -197,4 +197,19 @@ async fn follow_head(store: &dyn Store, limit: usize, over: &AtomicBool) -> BTre
             tokio::task::yield_now().await;
         }
     }
+}
+
+pub(super) async fn collections_are_those_that_have_records(on: On) {
+    let store = on.open().await;
+    let (here, other) = (space(), SpaceId::trusted("andes"));
+    for space in [&here, &other] {
+        store.open_space(space).await.unwrap();
+    }
+    assert!(store.collections(&here).await.unwrap().is_empty());
+    put_all(&store, &other, vec![(key("team/x"), doc("{}"))]).await;
+    let names = ["race/1", "incident/1", "race/2", "penalty/1", "incident/2"];
+    put_all(&store, &here, names.iter().map(|name| (key(name), doc("{}"))).collect()).await;
+    let found: Vec<String> =
+        store.collections(&here).await.unwrap().iter().map(|c| c.as_str().to_owned()).collect();
+    assert_eq!(found, ["incident", "penalty", "race"]);
 }

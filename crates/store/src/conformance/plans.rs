@@ -201,6 +201,7 @@ pub(super) async fn quiet_rows_reach_no_reader(on: On) {
         let mut record = snapshot.records[&key("a")].clone();
         record.upstream = rich().upstream;
         record.contested = true;
+        record.owner = device("cloud");
         let mut draft = Draft::over(snapshot);
         draft.plan.rows.push(Row { key: key("a"), record, is_new: false, contribution: (0, 0) });
         draft.done()
@@ -210,6 +211,7 @@ pub(super) async fn quiet_rows_reach_no_reader(on: On) {
     assert!(store.feed(&space(), head, 9, &[]).await.unwrap().rows.is_empty());
     let (_, record) = store.records(&space(), &[key("a")]).await.unwrap().remove(0);
     assert_eq!((record.upstream, record.contested, record.stamp), (rich().upstream, true, head));
+    assert_eq!(record.owner, device("cloud"), "whose record it is is the upstream's word");
     sound(&*store, &space()).await;
 }
 

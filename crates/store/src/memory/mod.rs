@@ -158,6 +158,13 @@ impl Store for MemoryStore {
         Ok(self.all().space(space)?.list(collection, after, limit))
     }
 
+    async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, StoreError> {
+        let mut found: Vec<Collection> =
+            self.all().space(space)?.records.keys().map(|key| key.collection.clone()).collect();
+        found.dedup();
+        Ok(found)
+    }
+
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let all = self.all();
         let there = all.space(space)?;

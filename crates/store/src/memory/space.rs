@@ -194,6 +194,7 @@ impl Space {
                 old.contested = row.record.contested;
                 old.upstream.clone_from(&row.record.upstream);
                 old.marks.clone_from(&row.record.marks);
+                old.owner.clone_from(&row.record.owner);
                 return;
             }
             Some(old) => {

@@ -24,7 +24,7 @@ const CHANGE: &str = "UPDATE rw_records SET version = ?5, stamp = ?6, state = ?7
   WHERE space = ?1 AND collection = ?2 AND id = ?3 AND local_id = ?4";
 /// A row whose stamp stays: no reader is told, so nothing that a reader sees may move.
 const QUIET: &str = "UPDATE rw_records SET contested = ?5, up_epoch = ?6, up_version = ?7, up_held = ?8,
-  marks = ?9 WHERE space = ?1 AND collection = ?2 AND id = ?3 AND stamp = ?4";
+  marks = ?9, owner = ?10 WHERE space = ?1 AND collection = ?2 AND id = ?3 AND stamp = ?4";
 const FORGET: &str = "DELETE FROM rw_records WHERE space = ?1 AND collection = ?2 AND id = ?3";
 const KEEP: &str = "INSERT INTO rw_history (space, collection, id, local_id, version, stamp, state,
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
@@ -177,7 +177,8 @@ fn quiet(db: &Connection, names: &mut Names, space: i64, row: &Row) -> Done<()> 
         bound.up_epoch,
         bound.up_version,
         bound.up_held,
-        bound.marks
+        bound.marks,
+        bound.owner
     ])?;
     if done == 1 { Ok(()) } else { Err(missing(&row.key, row.record.stamp)) }
 }

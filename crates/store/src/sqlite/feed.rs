@@ -22,6 +22,13 @@ const FEED_OF: &str = concat!(
     " FROM rw_records WHERE space = ?1 AND stamp > ?2
       AND +collection IN (SELECT value FROM json_each(?4)) ORDER BY stamp LIMIT ?3"
 );
+/// From one collection to the next by the index on the key, without a look at their records.
+const COLLECTIONS: &str = "WITH RECURSIVE found (no) AS (
+    SELECT min(collection) FROM rw_records WHERE space = ?1
+    UNION ALL
+    SELECT (SELECT min(collection) FROM rw_records WHERE space = ?1 AND collection > found.no)
+    FROM found WHERE found.no IS NOT NULL)
+  SELECT n.name FROM found JOIN rw_names n ON n.no = found.no ORDER BY n.name";
 const LIST: &str = concat!(
     "SELECT ",
     rows::record_columns!(),
@@ -90,6 +97,14 @@ pub(super) fn list(
         found.push(rows::record(db, names, row)?);
     }
     Ok(found)
+}
+
+/// The collections that have records, by name.
+pub(super) fn collections(conn: &mut Conn, space: &SpaceId) -> Done<Vec<Collection>> {
+    let space = Space::read(conn, space)?.no;
+    let mut stmt = conn.db.prepare_cached(COLLECTIONS)?;
+    let names = stmt.query_map([space], |row| row.get::<_, String>(0))?;
+    Ok(names.map(|name| name.map(Collection::trusted)).collect::<Result<_, _>>()?)
 }
 
 /// These records, those that exist and that a reader may see.

@@ -188,6 +188,11 @@ impl Store for SqliteStore {
         self.read(move |conn| feed::list(conn, &space, &collection, after.as_ref(), limit)).await
     }
 
+    async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, StoreError> {
+        let space = space.clone();
+        self.read(move |conn| feed::collections(conn, &space)).await
+    }
+
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let (space, keys) = (space.clone(), keys.to_vec());
         self.read(move |conn| feed::records(conn, &space, &keys)).await
