@@ -35,6 +35,12 @@ pub(crate) struct NodeArgs {
     /// Space [default: main]
     #[arg(long, global = true, value_name = "SPACE")]
     pub(crate) space: Option<String>,
+    /// Certificates of the upstream or of its authority, in the PEM format: nobody else's are believed
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) upstream_ca: Option<PathBuf>,
+    /// A host that may be followed without encryption, because its network is yours alone; may be repeated
+    #[arg(long, global = true, value_name = "HOST")]
+    pub(crate) trusted_host: Vec<String>,
     /// Print JSON: one document, or one a line
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -60,6 +66,19 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<String>,
     /// Whom to follow.
     pub(crate) upstream: Option<String>,
+    /// The certificate to show.
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key.
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+/// The files of the certificate that a node shows.
+#[derive(Debug, Clone)]
+pub(crate) struct TlsFiles {
+    /// The certificates, the node's own first.
+    pub(crate) cert: PathBuf,
+    /// The private key.
+    pub(crate) key: PathBuf,
 }
 
 /// The first administrator.
@@ -78,7 +97,13 @@ pub(crate) struct Config {
     pub(crate) profile: Option<String>,
     pub(crate) space: SpaceId,
     pub(crate) listen: String,
+    /// With which certificate it serves; without one it serves plain HTTP.
+    pub(crate) tls: Option<TlsFiles>,
     pub(crate) upstream: Option<String>,
+    /// The only certificates believed of the upstream, where it is named.
+    pub(crate) upstream_ca: Option<PathBuf>,
+    /// Hosts that may be followed without encryption.
+    pub(crate) trusted_hosts: Vec<String>,
     /// Whether a follower syncs on its own.
     pub(crate) sync_enabled: bool,
     pub(crate) conflict_email: Option<String>,
@@ -100,8 +125,12 @@ struct Written {
     data_dir: Option<PathBuf>,
     profile: Option<String>,
     space: Option<String>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     upstream: Option<String>,
     upstream_token_file: Option<PathBuf>,
+    upstream_ca: Option<PathBuf>,
+    trusted_hosts: Vec<String>,
     sync_enabled: Option<bool>,
     conflict_email: Option<String>,
     limits: BTreeMap<String, u64>,
@@ -133,6 +162,11 @@ impl Config {
             over.upstream.or_else(|| env("ROPEWAY_UPSTREAM_URL")).or_else(|| env("SYNC_SERVER_URL"));
         let enabled = env("SYNC_ENABLED").map(|text| switch("SYNC_ENABLED", &text)).transpose()?;
         let token_file = env("ROPEWAY_UPSTREAM_TOKEN_FILE").map(PathBuf::from);
+        let path = |flag: Option<PathBuf>, name: &str, written: Option<PathBuf>| {
+            flag.or_else(|| env(name).map(PathBuf::from)).or_else(|| written.map(near))
+        };
+        let cert = path(over.tls_cert, "ROPEWAY_TLS_CERT", written.tls_cert);
+        let key = path(over.tls_key, "ROPEWAY_TLS_KEY", written.tls_key);
         Ok(Self {
             mode,
             database,
@@ -143,7 +177,10 @@ impl Config {
                 .or_else(|| env("ROPEWAY_LISTEN"))
                 .or(written.listen)
                 .unwrap_or_else(|| LISTEN.into()),
+            tls: tls(cert, key)?,
             upstream: upstream.or(written.upstream),
+            upstream_ca: path(args.upstream_ca.clone(), "ROPEWAY_UPSTREAM_CA", written.upstream_ca),
+            trusted_hosts: trusted(&args.trusted_host, env("ROPEWAY_TRUSTED_HOSTS"), written.trusted_hosts),
             sync_enabled: enabled.or(written.sync_enabled).unwrap_or(true),
             conflict_email: env("SYNC_CONFLICT_EMAIL").or(written.conflict_email),
             admin: admin(environment)?,
@@ -246,6 +283,30 @@ fn sqlite(url: &str) -> Result<PathBuf, Failure> {
     }
 }
 
+/// Both files of a certificate, or neither.
+fn tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<TlsFiles>, Failure> {
+    let missing = |what: &str, name: &str| {
+        Failure::usage(format!("TLS needs a certificate and its private key: the {what} is missing"))
+            .next(format!("give --{name} FILE as well; nothing was started or changed"))
+    };
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key })),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(missing("key", "tls-key")),
+        (None, Some(_)) => Err(missing("certificate", "tls-cert")),
+    }
+}
+
+/// The trusted hosts of the first place that names any.
+fn trusted(flags: &[String], environment: Option<String>, file: Vec<String>) -> Vec<String> {
+    if !flags.is_empty() {
+        return flags.to_vec();
+    }
+    environment.map_or(file, |list| {
+        list.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect()
+    })
+}
+
 /// Whether a profile is named by its file.
 pub(crate) fn is_file(profile: &str) -> bool {
     profile.contains(['/', '\\']) || profile.ends_with(".toml")
@@ -307,7 +368,7 @@ mod tests {
         let config =
             load(args.clone(), &[("ROPEWAY_LISTEN", "2.2.2.2:2"), ("ROPEWAY_SPACE", "inenv")]).unwrap();
         assert_eq!((config.listen.as_str(), config.space.as_str()), ("2.2.2.2:2", "inenv"));
-        let over = Overrides { listen: Some("3.3.3.3:3".into()), upstream: None };
+        let over = Overrides { listen: Some("3.3.3.3:3".into()), ..Overrides::default() };
         let config = Config::load(&args, over, &Environment::of(&[("ROPEWAY_LISTEN", "2.2.2.2:2")])).unwrap();
         assert_eq!(config.listen, "3.3.3.3:3");
     }
@@ -321,6 +382,27 @@ mod tests {
         assert_eq!((config.database, config.sync_enabled), (PathBuf::from("x.db"), false));
         let ours = [&documented[..], &[("ROPEWAY_UPSTREAM_URL", "https://b")]].concat();
         assert_eq!(load(NodeArgs::default(), &ours).unwrap().upstream.as_deref(), Some("https://b"));
+    }
+
+    #[test]
+    fn a_certificate_has_a_key_and_files_are_near_the_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let file =
+            "tls_cert = 'a.pem'\ntls_key = 'a.key'\nupstream_ca = 'ca.pem'\ntrusted_hosts = ['a', 'b']\n";
+        fs::write(dir.path().join("ropeway.toml"), file).unwrap();
+        let args = NodeArgs { data_dir: Some(dir.path().into()), ..NodeArgs::default() };
+        let config = load(args.clone(), &[("ROPEWAY_TLS_KEY", "/b.key")]).unwrap();
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.cert, tls.key), (dir.path().join("a.pem"), PathBuf::from("/b.key")));
+        assert_eq!(config.upstream_ca, Some(dir.path().join("ca.pem")));
+        assert_eq!(config.trusted_hosts, ["a", "b"]);
+        let config = load(args.clone(), &[("ROPEWAY_TRUSTED_HOSTS", "c, d,")]).unwrap();
+        assert_eq!(config.trusted_hosts, ["c", "d"]);
+        let flags = NodeArgs { trusted_host: vec!["e".into()], ..args };
+        assert_eq!(load(flags, &[("ROPEWAY_TRUSTED_HOSTS", "c")]).unwrap().trusted_hosts, ["e"]);
+        let why = load(NodeArgs::default(), &[("ROPEWAY_TLS_CERT", "a")]).err().unwrap().to_string();
+        assert!(why.contains("key is missing"), "{why}");
+        assert!(load(NodeArgs::default(), &[("ROPEWAY_TLS_KEY", "a")]).is_err());
     }
 
     #[test]

@@ -1,6 +1,13 @@
 //! `doctor`: looks at everything that usually goes wrong and says what to do about each.
 
-use crate::{config::Mode, failure::Exit, look, open::Opened, output::Output, show, upstream};
+use crate::{
+    config::Mode,
+    failure::Exit,
+    look,
+    open::{Opened, others_may_read},
+    output::Output,
+    show, upstream,
+};
 use anyhow::Result;
 use ropeway_core::{
     digest::{Digest, contribution},
@@ -10,6 +17,7 @@ use ropeway_core::{
     time::Time,
 };
 use ropeway_protocol::{Transport, TransportError};
+use ropeway_server::Tls;
 use serde::Serialize;
 use std::{fs, path::Path};
 
@@ -19,6 +27,8 @@ const DISK_LOW: u64 = 1 << 30;
 const STUCK: i64 = 3_600_000_000;
 /// A clock this far from the upstream's makes times misleading.
 const CLOCK_OFF: i64 = 5_000_000;
+/// A certificate that runs out in fewer days than this should have been renewed.
+const EXPIRES_SOON: i64 = 21;
 /// Before this no Ropeway existed: the machine's clock was never set.
 const NOT_BEFORE: &str = "2025-01-01T00:00:00Z";
 
@@ -57,6 +67,7 @@ impl Check {
 pub(crate) async fn run(opened: &Opened, output: Output) -> Result<Exit> {
     let (reached, offline) = upstream_check(opened).await;
     let mut checks = vec![configuration(opened), integrity(opened).await, digest(opened).await?];
+    checks.extend(certificate(opened));
     checks.extend(permissions(opened));
     checks.push(disk(&opened.config.data_dir));
     checks.push(clock(opened).await?);
@@ -139,8 +150,35 @@ async fn digest(opened: &Opened) -> Result<Check> {
     Ok(Check::warn("digest", "the node is written to all the time", "run doctor again when it is quiet"))
 }
 
+/// Whether the certificate that a `serve` shows, or would show, is good, and for how long.
+fn certificate(opened: &Opened) -> Option<Check> {
+    const NAME: &str = "certificate";
+    let files = opened.config.tls.as_ref()?;
+    let shown = files.cert.display();
+    let validity = match Tls::load(&files.cert, &files.key) {
+        Ok(tls) => tls.validity(),
+        Err(error) => {
+            let next = "put a certificate and its key there; a node that runs shows the old one on";
+            return Some(Check::fail(NAME, error.to_string(), next));
+        }
+    };
+    let (now, until) = (opened.node.clock().now(), validity.until);
+    let days = until.since(now) / (24 * 3_600_000_000);
+    let next = "renew it: followers refuse one that has run out; no restart is needed";
+    Some(match () {
+        () if until < now => Check::fail(NAME, format!("{shown} ran out at {until}"), next),
+        () if now < validity.from => {
+            let text = format!("{shown} holds only from {} on, and here it is {now}", validity.from);
+            Check::fail(NAME, text, "set the clock of this machine, or wait")
+        }
+        () if days < EXPIRES_SOON => Check::warn(NAME, format!("{shown} runs out in {days} days"), next),
+        () => Check::ok(NAME, format!("{shown} holds until {until}")),
+    })
+}
+
 fn permissions(opened: &Opened) -> Vec<Check> {
-    let paths = [opened.config.database.clone(), opened.config.token_file()];
+    let mut paths = vec![opened.config.database.clone(), opened.config.token_file()];
+    paths.extend(opened.config.tls.as_ref().map(|files| files.key.clone()));
     let open: Vec<String> =
         paths.iter().filter(|p| others_may_read(p)).map(|p| p.display().to_string()).collect();
     let read_only = fs::metadata(&opened.config.database).is_ok_and(|meta| meta.permissions().readonly());
@@ -158,20 +196,9 @@ fn permissions(opened: &Opened) -> Vec<Check> {
         checks.push(Check::warn("permissions", format!("other users may read {path}"), next));
     }
     if checks.is_empty() {
-        checks.push(Check::ok("permissions", "database and token are their owner's only"));
+        checks.push(Check::ok("permissions", "database, token and private key are their owner's only"));
     }
     checks
-}
-
-#[cfg(unix)]
-fn others_may_read(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
-}
-
-#[cfg(not(unix))]
-fn others_may_read(_: &Path) -> bool {
-    false
 }
 
 #[cfg(unix)]
@@ -223,6 +250,9 @@ async fn upstream_check(opened: &Opened) -> (Vec<Check>, bool) {
     };
     let hello = match transport.hello().await {
         Ok(hello) => hello,
+        Err(error @ TransportError::Untrusted(_)) => {
+            return (vec![Check::fail(NAME, format!("{url}: {error}"), "then run doctor again")], false);
+        }
         Err(error) => {
             let text = format!("{url}: {error}");
             return (vec![Check::warn(NAME, text, "nothing is lost; everything goes when it is back")], true);

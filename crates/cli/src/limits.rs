@@ -75,7 +75,8 @@ bounds! {
     "push_changes", "most changes in one push", count server.push_changes;
     "page_rows", "most records in one page of a pull", count server.page_rows;
     "connections", "connections open at once", count server.connections;
-    "header_timeout_ms", "time for the head of a request", millis server.header_timeout;
+    "connections_per_address", "connections open at once from one address", count server.connections_per_address;
+    "header_timeout_ms", "time for the head of a request, and for a TLS handshake", millis server.header_timeout;
     "body_idle_ms", "time that a body may stand still", millis server.body_idle;
     "body_total_ms", "time for a whole body", millis server.body_total;
     "write_stall_ms", "time that a reader may take nothing", millis server.write_stall;
@@ -87,6 +88,7 @@ bounds! {
     "live_streams_per_device", "live streams of one device", count server.live_streams_per_device;
     "live_poll_ms", "how often a live stream looks for news of other processes", millis server.live_poll;
     "live_keep_alive_ms", "how often a live stream says that it is there", millis server.live_keep_alive;
+    "tls_look_ms", "how often the files of the certificate are looked at", millis server.tls_look;
     "drain_ms", "time for requests in flight after SIGTERM", millis server.drain;
     "sync_batch_changes", "changes that a follower sends at once", count follow.sync.batch_changes;
     "sync_batch_bytes", "bytes that a follower sends at once", count follow.sync.batch_bytes;

@@ -140,9 +140,9 @@ fn start(args: &NodeArgs, environment: &Environment, command: &Command) -> Resul
 
 async fn run(command: Command, args: &NodeArgs, environment: &Environment, output: Output) -> Result<Exit> {
     let over = match &command {
-        Command::Serve(serve) => Overrides { listen: serve.listen.clone(), upstream: serve.upstream.clone() },
-        Command::Sync(sync) => Overrides { listen: None, upstream: sync.upstream.clone() },
-        Command::Write(write) => Overrides { listen: None, upstream: write.upstream.clone() },
+        Command::Serve(serve) => serve.overrides(),
+        Command::Sync(sync) => Overrides { upstream: sync.upstream.clone(), ..Overrides::default() },
+        Command::Write(write) => Overrides { upstream: write.upstream.clone(), ..Overrides::default() },
         _ => Overrides::default(),
     };
     match command {

@@ -203,3 +203,16 @@ pub(crate) fn make_directory(path: &Path) -> Result<()> {
         .create(path)
         .map_err(|e| Failure::new(format!("the directory {} cannot be made: {e}", path.display())).into())
 }
+
+/// Whether anybody but a file's owner may read it.
+#[cfg(unix)]
+pub(crate) fn others_may_read(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0)
+}
+
+/// Not told on this system.
+#[cfg(not(unix))]
+pub(crate) fn others_may_read(_: &Path) -> bool {
+    false
+}

@@ -2,9 +2,9 @@
 //! upstream it follows that too.
 
 use crate::{
-    config::Mode,
+    config::{Mode, Overrides},
     failure::{Exit, Failure},
-    open::Opened,
+    open::{Opened, others_may_read},
     output::Output,
     stop, upstream,
 };
@@ -12,20 +12,23 @@ use anyhow::Result;
 use ropeway_core::profile::Writes;
 use ropeway_protocol::Transport;
 use ropeway_replica::{Follower, NewMember};
-use ropeway_server::{Server, ServerOptions};
+use ropeway_server::{Server, ServerOptions, Tls};
 use serde_json::json;
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{net::lookup_host, task::JoinHandle};
 
 /// How often a node that has no token yet looks whether one was put there.
 const TOKEN_LOOK: Duration = Duration::from_secs(2);
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "Examples:
   ropeway serve                                          a cloud node on 127.0.0.1:8080
   ropeway serve --data-dir pi --listen 127.0.0.1:8081 --upstream http://127.0.0.1:8080
 
-The first line on standard output is `listening on http://ADDRESS`; with port 0 a free port is taken.
+  ropeway serve --listen 0.0.0.0:443 --tls-cert cert.pem --tls-key key.pem
+
+The first line on standard output is `listening on http://ADDRESS` (https with a certificate); with port 0 a
+free port is taken. A renewed certificate is taken up by itself, or at once on SIGHUP; nobody is cut off.
 SIGTERM and Ctrl-C let requests in flight finish and exit 0. Every setting can also stand in the
 environment or in ropeway.toml; README.md lists them.")]
 pub(crate) struct ServeArgs {
@@ -35,6 +38,20 @@ pub(crate) struct ServeArgs {
     /// The node to follow: what is written here goes there, what is new there comes here
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
+    /// Serve TLS with this certificate and what it needs of its chain, in the PEM format
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Private key of the certificate, in the PEM format
+    #[arg(long, value_name = "FILE")]
+    pub(crate) tls_key: Option<PathBuf>,
+}
+
+impl ServeArgs {
+    /// What these flags say before environment and file.
+    pub(crate) fn overrides(&self) -> Overrides {
+        let Self { listen, upstream, tls_cert, tls_key } = self.clone();
+        Overrides { listen, upstream, tls_cert, tls_key }
+    }
 }
 
 /// Runs the node.
@@ -47,11 +64,16 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
         tracing::info!(email, "conflict alerts by e-mail are not sent by this version");
     }
     let stopped = stop::listen()?;
-    let server = bind(&opened).await?;
+    let tls = certificate(&opened, output)?;
+    if let Some(tls) = tls.clone() {
+        stop::on_hangup(move || tls.look())?;
+    }
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let server = bind(&opened, tls).await?;
     let address = server.local_addr();
     // Contract: the first line, whoever reads it.
-    output.either(&json!({ "listening": format!("http://{address}") }), || {
-        format!("listening on http://{address}")
+    output.either(&json!({ "listening": format!("{scheme}://{address}") }), || {
+        format!("listening on {scheme}://{address}")
     })?;
     let mode = if opened.config.mode == Mode::Cloud { "cloud" } else { "offline_device" };
     tracing::info!(%address, mode, space = %opened.space, profile = opened.node.profile().name, "serving");
@@ -68,7 +90,29 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-async fn bind(opened: &Opened) -> Result<Server> {
+/// The certificate to show, where there is one.
+fn certificate(opened: &Opened, output: Output) -> Result<Option<Tls>> {
+    let Some(files) = &opened.config.tls else { return Ok(None) };
+    let tls = Tls::load(&files.cert, &files.key).map_err(|e| {
+        Failure::usage(format!("TLS cannot be served: {e}"))
+            .next("name good files with --tls-cert and --tls-key; nothing was started or changed")
+    })?;
+    if others_may_read(&files.key) {
+        let key = files.key.display();
+        output.note(&format!("warning: other users of this machine may read the private key {key}"));
+        output.note(&format!("next:    chmod 600 {key}"));
+    }
+    let (now, validity) = (opened.node.clock().now(), tls.validity());
+    if validity.until < now || now < validity.from {
+        let (from, until) = (validity.from, validity.until);
+        output
+            .note(&format!("warning: the certificate holds from {from} until {until}, and here it is {now}"));
+        output.note("next:    renew it, or set the clock: followers will refuse it");
+    }
+    Ok(Some(tls))
+}
+
+async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     let listen = &opened.config.listen;
     let unusable =
         |e| Failure::usage(format!("cannot listen on `{listen}`: {e}")).next("give --listen HOST:PORT");
@@ -76,6 +120,7 @@ async fn bind(opened: &Opened) -> Result<Server> {
     let address = address.ok_or_else(|| Failure::usage(format!("`{listen}` is no address")))?;
     let mut options = ServerOptions::new(address, opened.node.clone(), opened.space.clone());
     options.limits = opened.config.limits.server.clone();
+    options.tls = tls;
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())
             .next("is another node running there? Choose another --listen; nothing was changed")
@@ -149,13 +194,19 @@ async fn tell_changes(follower: &Follower, url: &str) {
     let mut state = follower.state();
     let mut online = None;
     while state.changed().await.is_ok() {
-        let now = state.borrow_and_update().online;
-        if online != Some(now) {
-            online = Some(now);
-            match now {
-                true => tracing::info!(url, "the upstream is in reach"),
-                false => tracing::warn!(url, "the upstream is out of reach; what is written here is kept"),
-            }
+        let (now, distrust) = {
+            let state = state.borrow_and_update();
+            let distrust = state.last.as_ref().filter(|report| report.untrusted);
+            (state.online, distrust.and_then(|report| report.error.clone()))
+        };
+        if online == Some((now, distrust.clone())) {
+            continue;
         }
+        match &distrust {
+            Some(why) => tracing::error!(url, "{why}"),
+            None if now => tracing::info!(url, "the upstream is in reach"),
+            None => tracing::warn!(url, "the upstream is out of reach; what is written here is kept"),
+        }
+        online = Some((now, distrust));
     }
 }

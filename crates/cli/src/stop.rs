@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the ways in which a running node is asked to end.
+//! SIGTERM and Ctrl-C: the ways in which a running node is asked to end; SIGHUP: to look at its files.
 
 use anyhow::Result;
 use std::future::Future;
@@ -23,4 +23,23 @@ pub(crate) fn listen() -> Result<impl Future<Output = ()> + Send> {
     Ok(async {
         let _ = tokio::signal::ctrl_c().await;
     })
+}
+
+/// Calls `look` at every SIGHUP from now on.
+#[cfg(unix)]
+pub(crate) fn on_hangup(look: impl Fn() + Send + 'static) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            look();
+        }
+    });
+    Ok(())
+}
+
+/// This system has no such signal.
+#[cfg(not(unix))]
+pub(crate) fn on_hangup(_: impl Fn() + Send + 'static) -> Result<()> {
+    Ok(())
 }

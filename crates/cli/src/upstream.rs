@@ -8,6 +8,7 @@ use crate::{
 use anyhow::Result;
 use ropeway_protocol::{HttpTransport, HttpTransportOptions, ProblemCode};
 use ropeway_replica::{SyncOutcome, SyncReport};
+use std::fs;
 
 /// The client for the upstream; an error says what is missing and how to get it.
 pub(crate) fn transport(opened: &Opened) -> Result<HttpTransport> {
@@ -20,7 +21,13 @@ pub(crate) fn transport(opened: &Opened) -> Result<HttpTransport> {
     };
     let Some(token) = opened.config.token()? else { return Err(no_token(&opened.config, url).into()) };
     let reach = opened.config.limits.reach;
+    let authorities = opened.config.upstream_ca.as_ref().map(|path| {
+        let unread = |e| Failure::usage(format!("the upstream's certificates in {}: {e}", path.display()));
+        fs::read(path).map_err(|e| unread(e).next("name a good file with --upstream-ca"))
+    });
     let options = HttpTransportOptions {
+        authorities: authorities.transpose()?,
+        trusted_hosts: opened.config.trusted_hosts.clone(),
         connect_timeout: reach.connect,
         idle_timeout: reach.idle,
         hello_timeout: reach.hello,
@@ -82,6 +89,9 @@ pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
         }
         (_, Some(ProblemCode::DeviceCloned)) => cloned().into(),
         (_, Some(code)) => format!("the outbox is kept; {}", code.next()),
+        (_, None) if report.untrusted => {
+            "mend that, then `ropeway sync`; `ropeway doctor` tells when it is mended".into()
+        }
         (_, None) => "the outbox is kept; check that the address is a Ropeway's".into(),
     }
 }

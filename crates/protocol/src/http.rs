@@ -5,6 +5,7 @@
 
 mod answer;
 mod events;
+mod trust;
 
 use crate::{Hello, Page, PageReader, Problem, ProblemCode, Pushed, Transport, TransportError, VERSION};
 use answer::{Answer, JSON_TYPE, chain};
@@ -67,6 +68,11 @@ pub struct HttpTransportOptions {
     pub answer_bytes_max: usize,
     /// An HTTP proxy to go through. The environment is not read.
     pub proxy: Option<String>,
+    /// Certificates in the PEM format: then only these and those that they signed are believed. Otherwise the
+    /// machine's own authorities count.
+    pub authorities: Option<Vec<u8>>,
+    /// Hosts beyond this machine that may be followed without encryption, by name or address.
+    pub trusted_hosts: Vec<String>,
 }
 
 impl HttpTransportOptions {
@@ -81,6 +87,8 @@ impl HttpTransportOptions {
             hello_timeout: Duration::from_secs(5),
             answer_bytes_max: 64 << 20,
             proxy: None,
+            authorities: None,
+            trusted_hosts: Vec::new(),
         }
     }
 }
@@ -101,6 +109,8 @@ pub struct BadUpstream(String);
 pub struct HttpTransport {
     client: Client,
     base: Url,
+    /// Why nothing may be sent to this address, where it may not.
+    refusal: Option<String>,
     idle: Duration,
     hello: Duration,
     answer_max: usize,
@@ -140,10 +150,14 @@ impl HttpTransport {
                 reqwest::Proxy::all(proxy).map_err(|e| BadUpstream(format!("the proxy: {}", chain(e))))?;
             builder = builder.proxy(proxy);
         }
+        if let Some(pem) = &options.authorities {
+            builder = builder.tls_backend_preconfigured(trust::only(pem)?);
+        }
         let client = builder.build().map_err(|e| BadUpstream(chain(e)))?;
+        let refusal = trust::refusal(&base, &options.trusted_hosts);
         let HttpTransportOptions { idle_timeout, hello_timeout, answer_bytes_max, .. } = options;
         let (idle, hello, answer_max) = (idle_timeout, hello_timeout, answer_bytes_max);
-        Ok(Self { client, base, idle, hello, answer_max, pair: Arc::default() })
+        Ok(Self { client, base, refusal, idle, hello, answer_max, pair: Arc::default() })
     }
 
     /// Puts the sync's pair of nonces on a request.
@@ -176,11 +190,15 @@ impl HttpTransport {
         moved: &AtomicUsize,
         patience: Duration,
     ) -> Result<Answer, TransportError> {
+        if let Some(why) = &self.refusal {
+            return Err(TransportError::Untrusted(why.clone()));
+        }
         let sent = patiently(patience, moved, request.send()).await;
         let response = sent.ok_or_else(|| {
             TransportError::Offline(format!("nothing moved for {} seconds", patience.as_secs_f32()))
         })?;
-        Answer::of(response.map_err(|e| TransportError::Offline(chain(e)))?, self.idle).await
+        let host = self.base.host_str().unwrap_or_default();
+        Answer::of(response.map_err(|e| trust::failed(e, host))?, self.idle).await
     }
 
     async fn page(&self, cursor: Option<&str>, limit: usize) -> Result<Option<Page>, TransportError> {

@@ -3,10 +3,12 @@
 //! The types that travel, the closed list of problem codes, the line format of a pull, and the HTTP
 //! client that a follower uses. PROTOCOL.md is the normative text; this crate never sees SQL.
 
+mod certificate;
 mod http;
 mod page;
 mod problem;
 
+pub use certificate::Validity;
 pub use http::{
     BadUpstream, DEVICE_HEADER, HttpTransport, HttpTransportOptions, NODE_HEADER, PAGE_TYPE, PROBLEM_TYPE,
     SYNC_HEADER,
@@ -83,6 +85,10 @@ pub enum TransportError {
     /// The upstream was not reached, or what answered is no Ropeway. Being offline is not a failure.
     #[error("the upstream is not reachable: {0}")]
     Offline(String),
+    /// What answers is not shown to be the upstream, or the way to it is open to everybody: nothing was
+    /// sent. Waiting does not help; the sentence says what a person has to mend (IRON-073, REP-089).
+    #[error("the upstream is not trusted: {0}")]
+    Untrusted(String),
     /// The upstream answered with a problem.
     #[error("{0}")]
     Problem(Problem),

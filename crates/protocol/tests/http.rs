@@ -163,7 +163,7 @@ async fn nobody_there_is_being_offline() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     assert!(offline(client(&url).hello().await).contains("refused"));
-    offline(client("http://no-such-host.invalid").hello().await);
+    offline(client("https://no-such-host.invalid").hello().await);
     // Nothing but silence.
     let silent = peer(|socket| async move {
         tokio::time::sleep(Duration::from_secs(30)).await;

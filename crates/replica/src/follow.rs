@@ -2,7 +2,7 @@
 
 use crate::{Node, ReplicaError, SyncOptions, SyncReport};
 use ropeway_core::{id::SpaceId, settle, time::Stamp};
-use ropeway_protocol::Transport;
+use ropeway_protocol::{Transport, TransportError};
 use ropeway_store::SyncOutcome;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -176,7 +176,7 @@ impl Run {
     async fn sync(&self, trigger: Trigger, asked: Option<Asked>) -> bool {
         let result = self.node.sync(&self.space, &*self.transport, &self.options.sync, &|_| {}).await;
         let online = match &result {
-            Ok(report) => report.outcome != Some(SyncOutcome::Offline),
+            Ok(report) => report.outcome != Some(SyncOutcome::Offline) && !report.untrusted,
             Err(_) => self.publish.borrow().online,
         };
         match &result {
@@ -248,11 +248,20 @@ impl Run {
                 ask = asks.recv() => return (Trigger::Asked, ask),
                 () = sleep(wait) => {}
             }
-            if self.transport.hello().await.is_ok() {
-                return (Trigger::Reconnected, None);
+            match self.transport.hello().await {
+                Ok(_) => return (Trigger::Reconnected, None),
+                // Somebody is back, and it is for a person to see that it is not the upstream.
+                Err(TransportError::Untrusted(_)) if !self.knows_of_distrust() => {
+                    return (Trigger::Reconnected, None);
+                }
+                Err(_) => {}
             }
             wait = wait.saturating_mul(2).min(self.options.probe);
         }
+    }
+
+    fn knows_of_distrust(&self) -> bool {
+        self.publish.borrow().last.as_ref().is_some_and(|report| report.untrusted)
     }
 
     /// Ends when something unsent stands in the outbox that was not there before: written by this

@@ -53,6 +53,8 @@ pub struct SyncReport {
     pub error: Option<String>,
     /// The problem that the upstream named.
     pub problem: Option<ProblemCode>,
+    /// What answers is not shown to be the upstream: a person has to mend it, waiting does not.
+    pub untrusted: bool,
 }
 
 /// What is going on, for a progress bar.
@@ -137,6 +139,7 @@ impl Node {
                 if let TransportError::Problem(problem) = &error {
                     report.problem = Some(problem.code);
                 }
+                report.untrusted = matches!(error, TransportError::Untrusted(_));
                 match error {
                     TransportError::Offline(_) => SyncOutcome::Offline,
                     _ => SyncOutcome::Failed,

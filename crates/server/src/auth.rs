@@ -134,7 +134,7 @@ fn take_of_address(parts: &Parts, host: &Host) -> Result<(), Failure> {
 }
 
 /// An IPv4 address, or the network of an IPv6 one: whoever has one address there has all of them.
-fn network(address: IpAddr) -> IpAddr {
+pub(crate) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

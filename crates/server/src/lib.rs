@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod connection;
 mod door;
 mod edge;
 mod failure;
@@ -18,6 +19,7 @@ mod routes;
 mod serve;
 mod slots;
 mod socket;
+mod tls;
 
 pub use auth::{Caller, Peer};
 pub use body::read_body;
@@ -25,3 +27,4 @@ pub use failure::{Failure, problem_of};
 pub use host::Host;
 pub use limits::Limits;
 pub use serve::{Drained, ServeError, Server, ServerOptions};
+pub use tls::{Tls, TlsError};

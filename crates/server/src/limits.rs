@@ -16,7 +16,11 @@ pub struct Limits {
     pub page_rows: usize,
     /// Connections open at once; one more is answered with `unavailable` and closed.
     pub connections: usize,
-    /// How long the head of a request may take, and how long a connection may wait for the next one.
+    /// Connections open at once from one address (of IPv6: from one network of /64). A proxy in front of the
+    /// host is one address.
+    pub connections_per_address: usize,
+    /// How long the head of a request may take, how long a connection may wait for the next one, and how long
+    /// a TLS handshake may take.
     pub header_timeout: Duration,
     /// How long a body may stand still while it comes in.
     pub body_idle: Duration,
@@ -40,6 +44,8 @@ pub struct Limits {
     pub live_poll: Duration,
     /// How often a live stream says that it is still there.
     pub live_keep_alive: Duration,
+    /// How often the files of the certificate are looked at.
+    pub tls_look: Duration,
     /// How long requests in flight may take to end once the host was told to stop.
     pub drain: Duration,
 }
@@ -52,6 +58,7 @@ impl Default for Limits {
             push_changes: limits::PUSH_CHANGES_MAX,
             page_rows: limits::PAGE_MAX,
             connections: 512,
+            connections_per_address: 256,
             header_timeout: Duration::from_secs(10),
             body_idle: Duration::from_secs(30),
             body_total: Duration::from_secs(30 * 60),
@@ -64,6 +71,7 @@ impl Default for Limits {
             live_streams_per_device: 4,
             live_poll: Duration::from_secs(3),
             live_keep_alive: Duration::from_secs(15),
+            tls_look: Duration::from_secs(5),
             drain: Duration::from_secs(20),
         }
     }

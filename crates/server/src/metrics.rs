@@ -51,6 +51,10 @@ pub(crate) struct Metrics {
     pub(crate) connections: Gauge,
     pub(crate) connections_refused: Counter,
     pub(crate) clones_refused: Counter,
+    pub(crate) handshakes_failed: Counter,
+    pub(crate) certificates_refused: Counter,
+    /// Seconds since 1970; 0 without TLS.
+    pub(crate) certificate_until: Gauge,
     outbox: Family<Standing, Gauge>,
     conflicts_open: Gauge,
     head_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
@@ -72,6 +76,9 @@ impl Metrics {
             connections: Gauge::default(),
             connections_refused: Counter::default(),
             clones_refused: Counter::default(),
+            handshakes_failed: Counter::default(),
+            certificates_refused: Counter::default(),
+            certificate_until: Gauge::default(),
             outbox: Family::default(),
             conflicts_open: Gauge::default(),
             head_ahead: Gauge::default(),
@@ -100,6 +107,13 @@ impl Metrics {
         r.register("connections_refused", "Connections beyond the bound", refused);
         let clones = self.clones_refused.clone();
         r.register("clones_refused", "Requests of copies of a device that were refused", clones);
+        let failed = self.handshakes_failed.clone();
+        r.register("tls_handshakes_failed", "Connections that ended before TLS was agreed on", failed);
+        let refused = self.certificates_refused.clone();
+        r.register("tls_certificates_refused", "Renewed certificates that were of no use", refused);
+        let until = self.certificate_until.clone();
+        let what = "When the certificate runs out, since 1970 (0: no TLS)";
+        r.register_with_unit("tls_certificate_until", what, Unit::Seconds, until);
         r.register("outbox_entries", "Outbox entries by state", self.outbox.clone());
         r.register("conflicts_open", "Conflicts that wait for a person", self.conflicts_open.clone());
         let ahead = self.head_ahead.clone();

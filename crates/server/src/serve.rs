@@ -1,56 +1,29 @@
 //! The accept loop: our own, because a host is only as bounded as its timers. Header time, connection
 //! caps, keep-alive, idle connections, and an end that lets requests in flight finish.
 
-use crate::{Host, Limits, Peer, routes, socket::Socket};
-use axum::{Router, body::Body};
-use hyper::{
-    Request, Response,
-    body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint},
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
-};
-use prometheus_client::metrics::gauge::Gauge;
+use crate::{Host, Limits, Tls, auth::network, connection::Connections, routes, slots::Slots, tls};
+use axum::Router;
 use ropeway_core::id::SpaceId;
 use ropeway_protocol::{NODE_HEADER, PROBLEM_TYPE, Problem, ProblemCode};
 use ropeway_replica::{Node, ReplicaError};
-use std::{
-    convert::Infallible,
-    future::Future,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
+    sync::Semaphore,
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 use utoipa_axum::router::OpenApiRouter;
 
 /// Connections beyond the bound that are told so at once; still more are closed without a word.
 const TOLD_AT_ONCE: usize = 64;
 /// How long telling them may take.
 const TELLING: Duration = Duration::from_secs(2);
-/// Streams that one HTTP/2 connection may have open.
-const STREAMS: u32 = 64;
-/// Largest head of a request, in bytes.
-const HEAD_BYTES: usize = 32 << 10;
-/// Most headers of a request.
-const HEADERS: usize = 64;
-/// How often an HTTP/2 peer is asked whether it is there, and how long it may take to say so.
-const PING: Duration = Duration::from_secs(20);
+/// The first wait after a connection could not be accepted; each further one is twice as long.
+const ACCEPT_WAIT: Duration = Duration::from_millis(10);
+/// The longest.
+const ACCEPT_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// What a server is made of.
 pub struct ServerOptions {
@@ -62,6 +35,8 @@ pub struct ServerOptions {
     pub space: SpaceId,
     /// The bounds.
     pub limits: Limits,
+    /// The certificate to show; plain HTTP without one.
+    pub tls: Option<Tls>,
     /// The program's version, as `/version` tells it.
     pub build: String,
     /// The database schema's version, as `/version` tells it.
@@ -74,7 +49,7 @@ impl ServerOptions {
     /// A node on an address, everything else as it is by default.
     pub fn new(listen: SocketAddr, node: Node, space: SpaceId) -> Self {
         let build = env!("CARGO_PKG_VERSION").to_owned();
-        Self { listen, node, space, limits: Limits::default(), build, schema: 1, apps: Vec::new() }
+        Self { listen, node, space, limits: Limits::default(), tls: None, build, schema: 1, apps: Vec::new() }
     }
 }
 
@@ -108,20 +83,21 @@ pub struct Server {
     listener: TcpListener,
     local: SocketAddr,
     host: Host,
+    tls: Option<Tls>,
     app: Router,
 }
 
 impl Server {
     /// Listens. Nothing is accepted before [`Server::serve`].
     pub async fn bind(options: ServerOptions) -> Result<Self, ServeError> {
-        let ServerOptions { listen, node, space, limits, build, schema, apps } = options;
+        let ServerOptions { listen, node, space, limits, tls, build, schema, apps } = options;
         let failed = |source| ServeError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let state = node.open_space(&space).await?;
         let host = Host::new(node, space, limits, build, schema, &state.epoch);
         let app = routes::app(&host, apps);
-        Ok(Self { listener, local, host, app })
+        Ok(Self { listener, local, host, tls, app })
     }
 
     /// The address it listens on.
@@ -137,30 +113,27 @@ impl Server {
     /// Serves until `shutdown`; then takes no more connections, ends the live streams, and lets requests
     /// in flight finish within the deadline.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Drained {
-        let Self { listener, host, app, .. } = self;
+        let Self { listener, host, tls, app, .. } = self;
         let limits = host.limits().clone();
-        let slots = Arc::new(Semaphore::new(limits.connections.max(1)));
+        let slots = Slots::new(limits.connections.max(1), limits.connections_per_address.max(1));
         let telling = Arc::new(Semaphore::new(TOLD_AT_ONCE));
         let (tasks, kill) = (TaskTracker::new(), CancellationToken::new());
-        let builder = Arc::new(builder(&limits));
+        if let Some(tls) = tls.clone() {
+            tasks.spawn(tls::keep_renewed(host.clone(), tls));
+        }
+        let connections = Connections::new(host.clone(), app, tls.clone(), kill.clone());
         let mut shutdown = std::pin::pin!(shutdown);
+        let mut accepting = Accepting::new(&listener);
         loop {
             let (socket, peer) = tokio::select! {
                 biased;
                 () = shutdown.as_mut() => break,
-                accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection cannot be accepted");
-                        // Out of descriptors, most likely: leave those that are open time to end.
-                        sleep(Duration::from_millis(50)).await;
-                        continue;
-                    }
-                },
+                accepted = accepting.next() => accepted,
             };
-            let Ok(slot) = slots.clone().try_acquire_owned() else {
+            let Some(slot) = slots.take(&network(peer.ip())) else {
                 host.inner.metrics.connections_refused.inc();
-                if let Ok(telling) = telling.clone().try_acquire_owned() {
+                // In plain text only: within TLS nothing can be said before a handshake.
+                if let (None, Ok(telling)) = (&tls, telling.clone().try_acquire_owned()) {
                     let refusal = refusal(&host);
                     tokio::spawn(async move {
                         let _ = timeout(TELLING, tell(socket, refusal)).await;
@@ -169,13 +142,7 @@ impl Server {
                 }
                 continue;
             };
-            let connection =
-                Connection { host: host.clone(), app: app.clone(), builder: builder.clone(), peer };
-            let kill = kill.clone();
-            tasks.spawn(async move {
-                let _open = Open::new(connection.host.inner.metrics.connections.clone(), slot);
-                connection.run(socket, kill).await;
-            });
+            tasks.spawn(connections.clone().run(socket, peer, slot));
         }
         drop(listener);
         host.inner.drain.cancel();
@@ -195,157 +162,34 @@ impl Server {
     }
 }
 
-fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(HEADERS)
-        .max_buf_size(HEAD_BYTES);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEAD_BYTES as u32);
-    builder
+/// Takes connections, and lives through a machine that has no room for another one.
+struct Accepting<'a> {
+    listener: &'a TcpListener,
+    wait: Duration,
 }
 
-/// An open connection, counted until it is dropped.
-struct Open {
-    gauge: Gauge,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl Open {
-    fn new(gauge: Gauge, slot: OwnedSemaphorePermit) -> Self {
-        gauge.inc();
-        Self { gauge, _slot: slot }
+impl<'a> Accepting<'a> {
+    fn new(listener: &'a TcpListener) -> Self {
+        Self { listener, wait: ACCEPT_WAIT }
     }
-}
 
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.gauge.dec();
-    }
-}
-
-struct Connection {
-    host: Host,
-    app: Router,
-    builder: Arc<auto::Builder<TokioExecutor>>,
-    peer: SocketAddr,
-}
-
-impl Connection {
-    async fn run(self, socket: TcpStream, kill: CancellationToken) {
-        let Self { host, app, builder, peer } = self;
-        let limits = host.limits();
-        let _ = socket.set_nodelay(true);
-        let socket = Socket::new(socket, limits.header_timeout, limits.write_stall);
-        let busy = Arc::new(Busy::new());
-        let serving = busy.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let at_work = AtWork::new(&serving);
-            let app = app.clone();
-            async move {
-                let mut request = request.map(Body::new);
-                request.extensions_mut().insert(Peer(peer));
-                let response: Response<Body> = match app.oneshot(request).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                };
-                Ok::<_, Infallible>(response.map(|body| Answering { body, _at_work: at_work }))
-            }
-        });
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(socket), service));
-        let mut tick = interval((limits.connection_idle / 2).max(Duration::from_millis(1)));
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut stopping, mut asked) = (false, false);
+    async fn next(&mut self) -> (TcpStream, SocketAddr) {
         loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "a connection ended early");
-                    }
-                    return;
+            match self.listener.accept().await {
+                Ok(accepted) => {
+                    self.wait = ACCEPT_WAIT;
+                    return accepted;
                 }
-                () = host.inner.drain.cancelled(), if !stopping => {
-                    stopping = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = kill.cancelled() => return,
-                _ = tick.tick() => if busy.idle_for() >= limits.connection_idle {
-                    // Asked politely first; a peer that does not go is left.
-                    if asked {
-                        return;
+                Err(error) => {
+                    // Out of descriptors, most likely: those that are open are given time to end.
+                    if self.wait == ACCEPT_WAIT {
+                        tracing::warn!(%error, "a connection cannot be accepted; those that are open go on");
                     }
-                    asked = true;
-                    connection.as_mut().graceful_shutdown();
-                },
+                    sleep(self.wait).await;
+                    self.wait = (self.wait * 2).min(ACCEPT_WAIT_MAX);
+                }
             }
         }
-    }
-}
-
-/// Whether a connection has a request in flight, and since when it has none.
-struct Busy {
-    requests: AtomicUsize,
-    last: Mutex<Instant>,
-}
-
-impl Busy {
-    fn new() -> Self {
-        Self { requests: AtomicUsize::new(0), last: Mutex::new(Instant::now()) }
-    }
-    fn idle_for(&self) -> Duration {
-        if self.requests.load(Ordering::Acquire) > 0 {
-            return Duration::ZERO;
-        }
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
-    }
-}
-
-/// A request in flight, until its answer is written or given up.
-struct AtWork(Arc<Busy>);
-
-impl AtWork {
-    fn new(busy: &Arc<Busy>) -> Self {
-        busy.requests.fetch_add(1, Ordering::AcqRel);
-        Self(busy.clone())
-    }
-}
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        *self.0.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.0.requests.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// An answer's body that keeps its request in flight.
-struct Answering {
-    body: Body,
-    _at_work: AtWork,
-}
-
-impl HttpBody for Answering {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

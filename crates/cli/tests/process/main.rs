@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod backup;
+#[path = "../../../protocol/tests/certs/mod.rs"]
+mod certs;
 mod clones;
 mod commands;
 mod crash;
@@ -11,3 +13,4 @@ mod network;
 mod people;
 mod proxy;
 mod rig;
+mod tls;

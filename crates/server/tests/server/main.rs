@@ -5,8 +5,11 @@
 mod access;
 mod api;
 mod bodies;
+#[path = "../../../protocol/tests/certs/mod.rs"]
+mod certs;
 mod drain;
 mod live;
 mod pages;
 mod rig;
 mod sockets;
+mod tls;

@@ -7,7 +7,7 @@ use ropeway_core::{
 };
 use ropeway_protocol::{HttpTransport, HttpTransportOptions, ProblemCode};
 use ropeway_replica::{Enrolment, FeedRequest, Node, NodeOptions, RandomIds, SystemClock};
-use ropeway_server::{Drained, Host, Limits, Server, ServerOptions};
+use ropeway_server::{Drained, Host, Limits, Server, ServerOptions, Tls};
 use ropeway_store::MemoryStore;
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -116,6 +116,7 @@ pub(crate) fn quick() -> Limits {
         live_poll: Duration::from_millis(50),
         live_keep_alive: Duration::from_millis(200),
         drain: Duration::from_secs(2),
+        connections_per_address: 512,
         ..Limits::default()
     }
 }
@@ -126,6 +127,15 @@ impl Rig {
     }
 
     pub(crate) async fn with(limits: Limits, apps: Vec<OpenApiRouter<Host>>) -> Self {
+        Self::start(limits, apps, None).await
+    }
+
+    /// With a certificate; `get` and `post` are for hosts without.
+    pub(crate) async fn over_tls(limits: Limits, tls: Tls) -> Self {
+        Self::start(limits, Vec::new(), Some(tls)).await
+    }
+
+    async fn start(limits: Limits, apps: Vec<OpenApiRouter<Host>>, tls: Option<Tls>) -> Self {
         let profile = profile::parse(PROFILE, "test.toml").unwrap_or_else(|m| panic!("{m:?}"));
         let node = Node::open(NodeOptions {
             store: Arc::new(MemoryStore::new(Epoch::parse("epoch-1").unwrap(), false)),
@@ -138,7 +148,7 @@ impl Rig {
         .unwrap();
         let mut options = ServerOptions::new("127.0.0.1:0".parse().unwrap(), node.clone(), space("main"));
         options.limits = limits;
-        options.apps = apps;
+        (options.apps, options.tls) = (apps, tls);
         let server = Server::bind(options).await.unwrap();
         node.open_space(&space("other")).await.unwrap();
         let address = server.local_addr();
