@@ -68,6 +68,10 @@ impl Work<'_> {
     /// An edit meets a tombstone.
     pub(crate) fn revive(&mut self, case: &Case<'_>, over: Key, record: Record) -> Step<Answer> {
         let change = case.change;
+        // Asked first: whichever side wins, a follower lays this edit over the record until it is settled.
+        if let Some(Broken::Missing { field, parent }) = self.follow(case, &change.fields)? {
+            return Ok(self.parent_missing(change, &field, &parent));
+        }
         let saw_it =
             change.base.as_ref().is_some_and(|b| b.epoch == self.snap.epoch && b.version >= record.version);
         let at_desk = self.grant.door == Door::Desk && change.base.is_none() && change.seen.is_none();
