@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::run::{cargo, succeeds, timed};
-use crate::{test, tidy};
+use crate::{sim, test, tidy};
 
 /// One step: its name, what it does, and what to do when it fails.
 struct Step {
@@ -14,7 +14,7 @@ struct Step {
     mend: &'static str,
 }
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     Step { name: "format", run: format, mend: "run `cargo fmt --all`" },
     Step {
         name: "lints",
@@ -28,6 +28,7 @@ const STEPS: [Step; 5] = [
         mend: "mend the lines above; the rules are in xtask/src, one file each",
     },
     Step { name: "test", run: tests, mend: "run one again with `cargo xtask test -- NAME --nocapture`" },
+    Step { name: "sim", run: simulation, mend: "the story was shortened and kept: see crates/sim/README.md" },
 ];
 
 /// True if every step passed.
@@ -69,6 +70,10 @@ fn tests() -> Result<bool> {
     test::run(&test::Options::default())
 }
 
+fn simulation() -> Result<bool> {
+    sim::run(&[])
+}
+
 fn table(done: &[(&str, bool, Duration)]) -> String {
     let mut text = String::new();
     for step in &STEPS {
@@ -99,7 +104,7 @@ mod tests {
         let done = [("format", true, Duration::from_millis(1540)), ("lints", false, Duration::from_secs(61))];
         assert_eq!(
             table(&done),
-            "format   passed       1.5 s\nlints    FAILED      61.0 s\ndocs     not run\ntidy     not run\ntest     not run\n"
+            "format   passed       1.5 s\nlints    FAILED      61.0 s\ndocs     not run\ntidy     not run\ntest     not run\nsim      not run\n"
         );
     }
 }

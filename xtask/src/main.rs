@@ -1,4 +1,4 @@
-//! Ropeway's chores: `cargo xtask ci | test | tidy | ledger`.
+//! Ropeway's chores: `cargo xtask ci | test | sim | tidy | ledger`.
 
 #![allow(clippy::print_stdout, reason = "a chore's output is its result")]
 
@@ -13,6 +13,7 @@ mod metadata;
 mod problem;
 mod proofs;
 mod run;
+mod sim;
 mod source;
 mod stack;
 mod test;
@@ -33,10 +34,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Everything that must hold before a change is taken in: format, lints, docs, tidy, tests
+    /// Everything that must hold before a change is taken in: format, lints, docs, tidy, tests, simulation
     Ci,
     /// Every test of the workspace: unit, integration, process and documentation tests
     Test(test::Options),
+    /// The simulator: 2,000 seeds as CI plays them, or what is typed behind `--`
+    Sim {
+        /// Arguments for `ropeway-sim`, such as --seed 7 --trace
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// The rules of the house that the compiler does not know
     Tidy,
     /// How many requirements of each app are proved by a test
@@ -51,6 +58,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Ci => ci::run(),
         Chore::Test(options) => test::run(&options),
+        Chore::Sim { arguments } => sim::run(&arguments),
         Chore::Tidy => tidy::run(),
         Chore::Ledger { json } => ledger::run(json),
     };

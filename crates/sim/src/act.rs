@@ -1,0 +1,266 @@
+//! What each act does, with no chance in it.
+
+use crate::{
+    cable::{Cable, Pause},
+    host::{Host, locked, space},
+    ledger::tokens_of,
+    story::{Act, Crash, Edit, Fault, Meanwhile},
+    world::World,
+};
+use ropeway_core::{
+    conflict::Resolution,
+    id::{Collection, Key, RecordId},
+    receipt::Receipt,
+};
+use ropeway_replica::{Desk, QueueItem, ReplicaError, Resolve, SyncOptions, SyncReport};
+use std::{
+    pin::{Pin, pin},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// An edit of which nobody knows yet whether it was made.
+type Answered<T> = Option<Result<T, ReplicaError>>;
+
+impl World {
+    /// Does one act.
+    pub(crate) fn act<'a>(self: &'a Arc<Self>, act: &'a Act) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
+        Box::pin(async move {
+            match act {
+                Act::Wait { ms } => tokio::time::advance(Duration::from_millis(*ms)).await,
+                Act::Clock { node, wrong_ms } => self.host(*node).clock.set_wrong(wrong_ms * 1_000),
+                Act::Write { node, person, edit, behind } => {
+                    self.write(self.host(*node), person, edit, *behind).await;
+                }
+                Act::Push { node, client, edits, looks } => {
+                    self.push(self.host(*node), *client, edits, *looks).await;
+                }
+                Act::PushAgain { node, client, altered } => {
+                    self.push_again(self.host(*node), *client, *altered).await;
+                }
+                Act::Sync { node, faults, meanwhile, crash } => {
+                    let host = self.host(*node);
+                    if host.parent.is_some() {
+                        self.sync(host, faults, meanwhile.as_ref(), *crash).await;
+                    }
+                }
+                Act::Late { node, back } => self.late(self.host(*node), *back).await,
+                Act::Answer { node, which, resolution } => {
+                    self.answer(self.host(*node), *which, *resolution).await;
+                }
+                Act::Discard { node, which } => self.discard(self.host(*node), *which).await,
+                Act::Retry { node } => {
+                    let host = self.host(*node);
+                    let node = host.node();
+                    let done = host.alive(node.queue_retry(&space(), &[])).await;
+                    self.done("retry", done);
+                }
+                Act::Restart { node } => self.host(*node).life().end(),
+            }
+        })
+    }
+
+    async fn write(&self, host: &Host, person: &str, edit: &Edit, behind: Option<u64>) {
+        let node = host.node();
+        let Some(key) = key_of(edit) else { return };
+        let version = match behind {
+            None => None,
+            Some(behind) => {
+                let shown = node.get(&space(), &key).await;
+                shown.ok().flatten().map(|record| record.version.saturating_sub(behind).max(1))
+            }
+        };
+        let edit = ropeway_replica::Edit {
+            change: None,
+            collection: key.collection,
+            record: Some(key.id),
+            op: edit.op,
+            fields: edit.fields.clone(),
+            version,
+        };
+        let fields = edit.fields.clone();
+        let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host) };
+        let answered = host.alive(node.write(&space(), &desk, edit)).await;
+        if let Some(Ok(receipt)) = &answered
+            && receipt.verdict.is_settled()
+        {
+            locked(&host.ledger).values.extend(tokens_of(&fields));
+        }
+        self.say(|| format!("  {}", written(&answered)));
+        self.done("write", answered);
+    }
+
+    /// The role at a desk.
+    pub(crate) fn role_at(&self, host: &Host) -> String {
+        if host.parent.is_none() { self.roles.top.clone() } else { self.roles.field.clone() }
+    }
+
+    /// One whole sync with its upstream, with all that happens to it.
+    async fn sync(
+        self: &Arc<Self>,
+        host: &Host,
+        faults: &[Fault],
+        meanwhile: Option<&Meanwhile>,
+        crash: Option<Crash>,
+    ) {
+        let dies = crash.map(|crash| (self.host(crash.node).life(), crash));
+        if let Some((life, crash)) = &dies {
+            life.arm(Some((crash.call, crash.after)));
+        }
+        let ended = self.sync_with(host, faults, meanwhile).await;
+        if let Some((life, _)) = &dies {
+            life.arm(None);
+        }
+        self.say(|| match &ended {
+            None => "  died".into(),
+            Some(Ok(r)) => format!("  {:?} {:?} pulled {} {:?}", r.outcome, r.verdicts, r.pulled, r.error),
+            Some(Err(e)) => format!("  {e}"),
+        });
+        if let Some(Err(error)) = ended
+            && !matches!(error, ReplicaError::Busy(_))
+        {
+            self.fault(&format!("a sync of node {} failed: {error}", host.index));
+        }
+    }
+
+    /// A sync through a cable with these faults. `None`: the machine died in it.
+    pub(crate) async fn sync_with(
+        self: &Arc<Self>,
+        host: &Host,
+        faults: &[Fault],
+        meanwhile: Option<&Meanwhile>,
+    ) -> Answered<SyncReport> {
+        let (pauses, mut paused) = mpsc::channel::<Pause>(1);
+        let cable = Cable {
+            world: self.clone(),
+            follower: host.index,
+            upstream: host.parent?,
+            faults: Mutex::new(faults.iter().copied().collect()),
+            pause: meanwhile.map(|m| (m.request, m.answered)),
+            pauses,
+            requests: Mutex::new(0),
+            pair: Mutex::new(None),
+        };
+        let options =
+            SyncOptions { batch_changes: self.setting.batch, batch_bytes: 1 << 20, page: self.setting.page };
+        let (node, life, main) = (host.node(), host.life(), space());
+        let mut sync = pin!(node.sync(&main, &cable, &options, &|_| {}));
+        loop {
+            tokio::select! {
+                biased;
+                () = life.over() => return None,
+                ended = &mut sync => return Some(ended),
+                Some(resume) = paused.recv() => {
+                    for act in meanwhile.iter().flat_map(|m| &m.acts) {
+                        self.say(|| format!("    meanwhile {}", shown(act)));
+                        self.act(act).await;
+                    }
+                    let _ = resume.send(());
+                }
+            }
+        }
+    }
+
+    /// A batch that was sent some time ago arrives again; nobody waits for the answer. Every other time it
+    /// comes without the nonces of its sync, as an older client would send it.
+    async fn late(&self, host: &Host, back: usize) {
+        let Some(upstream) = host.parent else { return };
+        let (body, pair) = {
+            let sent = locked(&host.sent);
+            let Some(last) = sent.len().checked_sub(1) else { return };
+            sent[last - back % sent.len()].clone()
+        };
+        let pair = pair.filter(|_| back % 2 == 1);
+        let decided = self.serve(upstream, self.decide(host.index, &body, pair.as_ref())).await;
+        self.say(|| format!("  {:?}", decided.map(|d| d.receipts.len()).map_err(|e| e.to_string())));
+    }
+
+    async fn answer(&self, host: &Host, which: usize, resolution: Resolution) {
+        let node = host.node();
+        let Ok(open) = node.conflicts(&space(), resolution != Resolution::Reopen).await else { return };
+        if open.is_empty() {
+            return;
+        }
+        let view = &open[which % open.len()];
+        let merged = view.conflict.fields.first().and_then(|field| {
+            let value = view.conflict.incoming.values.get(field)?;
+            Some([(field.clone(), value.clone())].into_iter().collect())
+        });
+        let resolve = Resolve {
+            conflict: view.id.clone(),
+            version: None,
+            resolution,
+            data: merged.filter(|_| resolution == Resolution::Merged),
+            notes: None,
+            change: None,
+        };
+        let desk = Desk { person: Some("var".into()), role: self.roles.top.clone() };
+        let answered = host.alive(node.resolve(&space(), &desk, resolve)).await;
+        let answered = answered.map(|a| a.map(|(receipt, _)| receipt));
+        self.say(|| format!("  {} {:?} {}", view.id, view.conflict.kind, written(&answered)));
+        self.done("answer", answered);
+    }
+
+    async fn discard(&self, host: &Host, which: usize) {
+        let node = host.node();
+        let Ok(queue) = node.queue(&space()).await else { return };
+        let stands_alone = |item: &QueueItem| {
+            // Known and being mended: a create that is given up leaves the later entries of other people
+            // over nothing.
+            let same =
+                |other: &QueueItem| (&other.collection, &other.record) == (&item.collection, &item.record);
+            !queue.iter().any(|other| other.seq > item.seq && same(other))
+        };
+        let unsent: Vec<&QueueItem> =
+            queue.iter().filter(|item| item.state.is_unsent() && stands_alone(item)).collect();
+        if unsent.is_empty() {
+            return;
+        }
+        let item = unsent[which % unsent.len()];
+        self.say(|| format!("  {} {}/{}", item.seq, item.collection, item.record));
+        let done = host.alive(node.queue_discard(&space(), &[item.seq])).await;
+        self.done("discard", done);
+    }
+
+    /// Whatever a person does may be refused, but the machine never fails.
+    pub(crate) fn done<T>(&self, what: &str, answered: Answered<T>) {
+        if let Some(Err(error @ ReplicaError::Store(_))) = answered {
+            self.fault(&format!("{what} failed: {error}"));
+        }
+    }
+}
+
+impl Host {
+    /// Does something here. `None`: the machine died in it.
+    pub(crate) async fn alive<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let life = self.life();
+        tokio::select! {
+            biased;
+            () = life.over() => None,
+            answer = work => Some(answer),
+        }
+    }
+}
+
+/// The record that an edit names.
+pub(crate) fn key_of(edit: &Edit) -> Option<Key> {
+    let collection = Collection::parse(&edit.collection).ok()?;
+    Some(Key::new(&collection, &RecordId::parse(&edit.record).ok()?))
+}
+
+/// An act in one line.
+pub(crate) fn shown(act: &Act) -> String {
+    serde_json::to_string(act).unwrap_or_default()
+}
+
+fn written(answered: &Answered<Receipt>) -> String {
+    match answered {
+        None => "died".into(),
+        Some(Err(error)) => error.to_string(),
+        Some(Ok(receipt)) => {
+            let reason = receipt.reason.as_ref().map_or("", |reason| &reason.text);
+            format!("{} {} v{} {reason}", receipt.change, receipt.verdict.as_str(), receipt.version)
+        }
+    }
+}

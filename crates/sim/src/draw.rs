@@ -1,0 +1,322 @@
+//! A seed becomes a story: which nodes there are, who writes what, and what goes wrong.
+
+use crate::{
+    chance::Chance,
+    ledger::token,
+    story::{Act, Crash, Edit, Fault, Meanwhile, Setting, Story},
+    world::profile_of,
+};
+use ropeway_core::{
+    change::Op,
+    conflict::Resolution,
+    doc::Fields,
+    profile::{Field, Kind, Profile, Rules},
+};
+use serde_json::{Value, json};
+
+const HOUR: u64 = 3_600_000;
+const YEAR: i64 = 365 * 24 * 3_600_000;
+
+/// Writes the story of a seed.
+///
+/// # Panics
+/// When the profile of this crate is broken.
+#[allow(clippy::expect_used, reason = "the profiles are part of this crate")]
+pub fn draw(seed: u64) -> Story {
+    let setting = setting(&mut Chance::new(seed, "setting"));
+    let profile = profile_of(&setting).expect("the profile reads");
+    let mut pen = Pen {
+        work: Chance::new(seed, "work"),
+        net: Chance::new(seed, "net"),
+        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile),
+        nodes: setting.parents.len(),
+        leaves: setting.parents.iter().map(Option::is_some).collect(),
+        profile: &profile,
+        written: 0,
+    };
+    let mut acts = pen.beginning();
+    let count = 15 + pen.work.index(45);
+    acts.extend((0..count).map(|_| pen.act(true)));
+    Story { seed, setting, acts }
+}
+
+fn setting(chance: &mut Chance) -> Setting {
+    let trees: &[&[Option<usize>]] = &[
+        &[None, Some(0)],
+        &[None, Some(0), Some(0)],
+        &[None, Some(0), Some(1)],
+        &[None, Some(0), Some(1), Some(1)],
+        &[None, Some(0), Some(0), Some(1), Some(2)],
+        &[None, Some(0), Some(0), Some(1), Some(1), Some(2)],
+    ];
+    let profile = chance.weighted(&[(3, "world"), (1, "race-logger")]);
+    Setting {
+        profile: profile.into(),
+        delete: (*chance.one(&["latest", "delete", "edit", "park"])).into(),
+        resolver: chance.weighted(&[(3, "upstream"), (1, "author"), (1, "anyone")]).into(),
+        parents: chance.one(trees).to_vec(),
+        batch: chance.weighted(&[(1, 1), (2, 3), (2, 500)]),
+        page: chance.weighted(&[(1, 1), (2, 3), (2, 5_000)]),
+    }
+}
+
+/// What one story does often, seldom or never.
+struct Taste {
+    collections: Vec<String>,
+    pool: usize,
+    kinds: Vec<(u64, What)>,
+    faults: u64,
+    crashes: u64,
+    clocks: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Wait,
+    Clock,
+    Write,
+    Push,
+    PushAgain,
+    Sync,
+    Late,
+    Answer,
+    Discard,
+    Retry,
+    Restart,
+}
+
+impl Taste {
+    fn new(chance: &mut Chance, profile: &Profile) -> Self {
+        let clocks = chance.happens(30);
+        let mut some = |often: u64| if chance.happens(60) { often } else { 0 };
+        let kinds = vec![
+            (8, What::Wait),
+            (if clocks { 3 } else { 0 }, What::Clock),
+            (30, What::Write),
+            (some(10), What::Push),
+            (some(3), What::PushAgain),
+            (22, What::Sync),
+            (some(4), What::Late),
+            (some(6), What::Answer),
+            (some(2), What::Discard),
+            (some(2), What::Retry),
+            (some(2), What::Restart),
+        ];
+        let pool = 2 + chance.index(4);
+        let faults = *chance.one(&[0, 15, 40]);
+        let crashes = *chance.one(&[0, 0, 12]);
+        Self { collections: collections(chance, profile), pool, kinds, faults, crashes, clocks }
+    }
+}
+
+/// Up to four collections, with all that their records must refer to.
+fn collections(chance: &mut Chance, profile: &Profile) -> Vec<String> {
+    let likely = |name: &&String| match profile.rules(name) {
+        Some(rules) => rules.same.is_some() || !rules.groups.is_empty() || !rules.references.is_empty(),
+        None => false,
+    };
+    let rich: Vec<&String> = profile.order.iter().filter(likely).collect();
+    let mut wanted: Vec<String> = (0..1 + chance.index(3)).map(|_| (*chance.one(&rich)).clone()).collect();
+    let mut at = 0;
+    while at < wanted.len() {
+        let rules = profile.rules(&wanted[at]);
+        let parents = rules.into_iter().flat_map(|r| r.references.values());
+        let needed: Vec<String> = parents.filter(|r| !r.optional).map(|r| r.to.clone()).collect();
+        for name in needed {
+            if !wanted.contains(&name) {
+                wanted.push(name);
+            }
+        }
+        at += 1;
+    }
+    profile.order.iter().filter(|name| wanted.contains(name)).cloned().collect()
+}
+
+struct Pen<'a> {
+    work: Chance,
+    net: Chance,
+    taste: Taste,
+    nodes: usize,
+    leaves: Vec<bool>,
+    profile: &'a Profile,
+    written: u64,
+}
+
+impl Pen<'_> {
+    /// Some records at the top, and everybody has them.
+    fn beginning(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for name in self.taste.collections.clone() {
+            for number in 0..1 + self.work.index(2) {
+                let edit = self.edit_of(&name, number, Op::Create);
+                acts.push(Act::Write { node: 0, person: "var".into(), edit, behind: None });
+            }
+        }
+        if self.work.happens(80) {
+            acts.extend((1..self.nodes).map(|node| self.plain_sync(node)));
+        }
+        acts
+    }
+
+    fn plain_sync(&self, node: usize) -> Act {
+        Act::Sync { node, faults: Vec::new(), meanwhile: None, crash: None }
+    }
+
+    fn act(&mut self, outermost: bool) -> Act {
+        let node = self.work.index(self.nodes);
+        let kinds = self.taste.kinds.clone();
+        match self.work.weighted(&kinds) {
+            What::Wait => Act::Wait { ms: self.pause() },
+            What::Clock => Act::Clock { node, wrong_ms: self.wrong() },
+            What::Push => {
+                let edits = (0..1 + self.work.index(3)).map(|_| self.edit()).collect();
+                Act::Push { node, client: self.work.index(2), edits, looks: self.work.happens(60) }
+            }
+            What::PushAgain => {
+                Act::PushAgain { node, client: self.work.index(2), altered: self.work.happens(20) }
+            }
+            What::Sync if outermost => self.sync(),
+            What::Late => Act::Late { node: self.follower(), back: self.net.index(4) },
+            What::Answer => {
+                use Resolution::*;
+                let resolution = *self.work.one(&[Server, Incoming, Merged, Apart, Reopen]);
+                let node = if self.work.happens(80) { 0 } else { node };
+                Act::Answer { node, which: self.work.index(5), resolution }
+            }
+            What::Discard => Act::Discard { node: self.follower(), which: self.work.index(4) },
+            What::Retry => Act::Retry { node: self.follower() },
+            What::Restart if outermost => Act::Restart { node },
+            _ => {
+                let behind = self.work.happens(15).then(|| self.work.below(3));
+                let person = (*self.work.one(&["ann", "bob"])).into();
+                Act::Write { node, person, edit: self.edit(), behind }
+            }
+        }
+    }
+
+    fn follower(&mut self) -> usize {
+        let followers: Vec<usize> = (0..self.nodes).filter(|node| self.leaves[*node]).collect();
+        *self.work.one(&followers)
+    }
+
+    fn sync(&mut self) -> Act {
+        let node = self.follower();
+        let faults = (0..self.net.index(5)).map(|_| self.fault()).collect();
+        let meanwhile = self.net.happens(self.taste.faults / 2).then(|| Meanwhile {
+            request: self.net.index(4),
+            answered: self.net.happens(50),
+            acts: (0..1 + self.work.index(2)).map(|_| self.act(false)).collect(),
+        });
+        let crash = self.net.happens(self.taste.crashes).then(|| Crash {
+            node: self.net.index(self.nodes),
+            call: self.net.below(12),
+            after: self.net.happens(50),
+        });
+        Act::Sync { node, faults, meanwhile, crash }
+    }
+
+    fn fault(&mut self) -> Fault {
+        if !self.net.happens(self.taste.faults) {
+            return Fault::None;
+        }
+        let slow = Fault::Slow(1 + self.net.below(5_000));
+        let kinds =
+            [Fault::LoseRequest, Fault::LoseAnswer, Fault::LoseAnswer, Fault::Twice, Fault::Unwell, slow];
+        *self.net.one(&kinds)
+    }
+
+    /// From a millisecond to eight hours, short ones as often as long ones.
+    fn pause(&mut self) -> u64 {
+        let longest = 1 << self.work.index(25);
+        (1 + self.work.below(longest)).min(8 * HOUR)
+    }
+
+    fn wrong(&mut self) -> i64 {
+        if !self.taste.clocks {
+            return 0;
+        }
+        *self.work.one(&[0, 0, YEAR, -YEAR, 3_600_000, -3_600_000, 10_000, -10_000])
+    }
+
+    fn edit(&mut self) -> Edit {
+        let name = self.work.one(&self.taste.collections).clone();
+        let number = self.work.index(self.taste.pool);
+        let op = self.work.weighted(&[(3, Op::Create), (6, Op::Patch), (2, Op::Delete)]);
+        self.edit_of(&name, number, op)
+    }
+
+    fn edit_of(&mut self, name: &str, number: usize, op: Op) -> Edit {
+        let mut fields = Fields::new();
+        if let Some(rules) = self.profile.rules(name).filter(|_| op != Op::Delete) {
+            let wanted = self.named(rules, op);
+            for field in wanted {
+                let Some(declared) = rules.fields.get(&field) else { continue };
+                let value = self.value(rules, &field, declared);
+                fields.insert(field, value);
+            }
+            if self.work.happens(3) {
+                fields.insert("extra".into(), self.fresh());
+            }
+        }
+        Edit { collection: name.into(), record: format!("{name}-{number}"), op, fields }
+    }
+
+    /// Which fields an edit names.
+    fn named(&mut self, rules: &Rules, op: Op) -> Vec<String> {
+        let writable = rules.fields.iter().filter(|(_, field)| !field.server_only);
+        let all: Vec<String> = writable.map(|(name, _)| name.clone()).collect();
+        let mut wanted: Vec<String> =
+            (0..1 + self.work.index(3)).map(|_| self.work.one(&all).clone()).collect();
+        if op == Op::Create && self.work.happens(90) {
+            wanted.extend(all.iter().filter(|name| rules.fields[*name].required).cloned());
+        }
+        // Half of the time all that makes a fingerprint is there.
+        if let Some(same) = rules.same.as_ref().filter(|_| op == Op::Create && self.work.happens(60)) {
+            wanted.extend(same.on.iter().map(|on| on.name.clone()));
+            wanted.extend(same.within.iter().map(|within| within.field.clone()));
+        }
+        wanted.sort();
+        wanted.dedup();
+        wanted
+    }
+
+    fn fresh(&mut self) -> Value {
+        self.written += 1;
+        token(self.written).into()
+    }
+
+    fn value(&mut self, rules: &Rules, name: &str, field: &Field) -> Value {
+        if self.work.happens(4) {
+            return Value::Null;
+        }
+        if self.work.happens(1) {
+            return json!({"no": ["such", "value"]});
+        }
+        let matched = rules.same.as_ref().is_some_and(|same| same.on.iter().any(|on| on.name == name));
+        if let Some(reference) = rules.references.get(name) {
+            let pool = if matched { 2 } else { self.taste.pool };
+            return format!("{}-{}", reference.to, self.work.index(pool)).into();
+        }
+        match &field.kind {
+            Kind::Text { .. } | Kind::Json | Kind::Ref => self.fresh(),
+            Kind::Int { .. } if matched => (1 + self.work.below(2)).into(),
+            Kind::Int { min, max } => {
+                self.written += 1;
+                let width = max.saturating_sub(*min).clamp(1, 100_000);
+                min.max(&0).saturating_add(i64::try_from(self.written).unwrap_or(0) % width).into()
+            }
+            Kind::Number => self.work.below(100).into(),
+            Kind::Bool => self.work.happens(50).into(),
+            Kind::Date => format!("2026-02-{:02}", 10 + self.work.below(9)).into(),
+            Kind::DateTime => format!("2026-02-14T09:00:{:02}Z", 20 * self.work.below(3)).into(),
+            Kind::Enum(words) => self.work.one(words).clone().into(),
+            Kind::Object => json!({"of": self.fresh()}),
+            Kind::List => json!([self.fresh()]),
+            Kind::Map => {
+                let key = format!("d{}", self.work.below(2));
+                json!({ key: {"of": self.fresh()} })
+            }
+            Kind::Counter => self.work.below(50).into(),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The healing: clocks are right, nothing is lost any more, nobody writes. Everything must come to rest.
+
+use crate::{
+    host::{Host, locked, space},
+    world::World,
+};
+use ropeway_replica::ReplicaError;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// Rounds until the outboxes must be empty. Each is longer than any retry schedule.
+const ROUNDS: usize = 12;
+/// From this round on, people have everything tried again at once.
+const RETRY_FROM: usize = 3;
+/// From this round on, people give up what the upstream refuses for good.
+const DISCARD_FROM: usize = 5;
+
+impl World {
+    /// Heals everything and asks what must hold at rest (I4, I12).
+    pub(crate) async fn heal(self: &Arc<Self>) -> Result<(), ReplicaError> {
+        for host in &self.hosts {
+            host.clock.set_wrong(0);
+            self.say(|| format!("heal {}", host.index));
+        }
+        let mut rested = false;
+        for round in 0..ROUNDS {
+            tokio::time::advance(Duration::from_secs(7 * 3_600)).await;
+            let moved = self.round(round).await?;
+            if self.violation().is_some() {
+                return Ok(());
+            }
+            if !moved {
+                rested = true;
+                break;
+            }
+        }
+        if !rested {
+            for host in &self.hosts {
+                let queue = host.node().queue(&space()).await?;
+                self.say(|| format!("  node {} has {queue:?}", host.index));
+            }
+            self.violated("I12", format!("after {ROUNDS} rounds of healing something still moves"));
+            return Ok(());
+        }
+        self.at_rest().await
+    }
+
+    /// Every follower syncs once, the deepest first; whether anything moved or is left.
+    async fn round(self: &Arc<Self>, round: usize) -> Result<bool, ReplicaError> {
+        let mut moved = false;
+        for host in self.hosts.iter().rev().filter(|host| host.parent.is_some()) {
+            let node = host.node();
+            let unsent: Vec<i64> =
+                node.queue(&space()).await?.iter().filter(|q| q.state.is_unsent()).map(|q| q.seq).collect();
+            if round >= DISCARD_FROM && !unsent.is_empty() {
+                self.say(|| format!("  node {} gives up {unsent:?}", host.index));
+                node.queue_discard(&space(), &unsent).await?;
+                // Whoever follows this node has to see it.
+                moved = true;
+            } else if round >= RETRY_FROM {
+                node.queue_retry(&space(), &unsent).await?;
+            }
+            let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
+            self.say(|| {
+                format!(
+                    "  node {} {:?} {:?} pulled {}",
+                    host.index, report.outcome, report.verdicts, report.pulled
+                )
+            });
+            // One whose upstream has yet to take in its own first download waits for it.
+            if let Some(error) = report.error.as_ref().filter(|_| round > 2) {
+                self.violated("I12", format!("node {} cannot sync on a whole network: {error}", host.index));
+            }
+            moved |= report.error.is_some()
+                || report.pushed + report.pulled > 0
+                || !node.queue(&space()).await?.is_empty();
+            self.examine(host).await;
+        }
+        Ok(moved)
+    }
+
+    /// All replicas are equal, and a further sync moves nothing.
+    async fn at_rest(self: &Arc<Self>) -> Result<(), ReplicaError> {
+        let truth = self.dump(&self.hosts[0]).await?;
+        let digest = self.hosts[0].image.space(&space()).await?.digest;
+        for host in &self.hosts {
+            let sight = self.sight(host).await?;
+            self.settled(host, &sight);
+            for fault in host.image.audit().await?.faults {
+                self.violated("audit", format!("node {}: {fault}", host.index));
+            }
+            if host.parent.is_none() {
+                self.distinct(host, &sight);
+                continue;
+            }
+            let dump = self.dump(host).await?;
+            let state = host.image.space(&space()).await?;
+            if dump != truth || state.digest != digest {
+                let text = difference(&truth, &dump);
+                self.violated("I4", format!("node {} differs from node 0: {text}", host.index));
+            }
+        }
+        for host in self.hosts.iter().rev().filter(|host| host.parent.is_some()) {
+            let before = host.image.space(&space()).await?;
+            let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
+            let after = host.image.space(&space()).await?;
+            if report.pushed + report.pulled > 0 || before != after {
+                let text = format!("node {} syncs again and moves {report:?}", host.index);
+                self.violated("I12", text);
+            }
+        }
+        Ok(())
+    }
+
+    async fn dump(&self, host: &Host) -> Result<BTreeMap<String, ()>, ReplicaError> {
+        let mut lines = BTreeMap::new();
+        let take = |line: &str| {
+            lines.insert(line.to_owned(), ());
+            Ok(())
+        };
+        host.node().dump_canonical(&space(), take).await?;
+        Ok(lines)
+    }
+
+    /// Whether everything that was ever written at followers has been handed on; for people who look at a
+    /// trace.
+    pub(crate) fn counts(&self) -> String {
+        let values: Vec<usize> = self.hosts.iter().map(|host| locked(&host.ledger).values.len()).collect();
+        format!("values acknowledged by each node: {values:?}")
+    }
+}
+
+fn difference(truth: &BTreeMap<String, ()>, dump: &BTreeMap<String, ()>) -> String {
+    let only = |a: &BTreeMap<String, ()>, b: &BTreeMap<String, ()>| {
+        a.keys().filter(|line| !b.contains_key(*line)).cloned().collect::<Vec<_>>().join("\n    ")
+    };
+    format!("\n  only there:\n    {}\n  only here:\n    {}", only(truth, dump), only(dump, truth))
+}

@@ -1,0 +1,120 @@
+//! A machine: a store that survives, and the node that runs on it until the machine dies.
+
+use crate::{
+    clock::SimClock,
+    ledger::Ledger,
+    shaky::{Life, Shaky},
+};
+use bytes::Bytes;
+use ropeway_core::{
+    id::{Epoch, SpaceId},
+    nonce::Pair,
+    profile::Profile,
+};
+use ropeway_replica::{Clock, Ids, Node, NodeOptions, ReplicaError, SequentialIds};
+use ropeway_store::{MemoryStore, Stored};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The one space of a story.
+pub(crate) fn space() -> SpaceId {
+    SpaceId::trusted("main")
+}
+
+/// A machine of the story.
+pub(crate) struct Host {
+    /// Its place among the nodes.
+    pub(crate) index: usize,
+    /// Its upstream.
+    pub(crate) parent: Option<usize>,
+    /// Its clocks.
+    pub(crate) clock: Arc<SimClock>,
+    /// What is on its disk.
+    pub(crate) image: Stored,
+    profile: Arc<Profile>,
+    now: Mutex<Run>,
+    /// What it has acknowledged.
+    pub(crate) ledger: Mutex<Ledger>,
+    /// The batches that it sent, as they were sent, with the nonces of their syncs.
+    pub(crate) sent: Mutex<Vec<(Bytes, Option<Pair>)>>,
+    /// The generation of the store that was examined last.
+    pub(crate) examined: Mutex<i64>,
+    /// Its token at the upstream.
+    pub(crate) token: Mutex<String>,
+}
+
+/// The run that a machine is in.
+struct Run {
+    node: Node,
+    life: Arc<Life>,
+    number: u64,
+}
+
+/// What a lock holds, whatever happened to its last holder.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Host {
+    /// Sets a machine up and starts it.
+    pub(crate) async fn new(
+        index: usize,
+        parent: Option<usize>,
+        profile: &Arc<Profile>,
+        clock: SimClock,
+    ) -> Result<Self, ReplicaError> {
+        let epoch = Epoch::trusted(format!("epoch-{index}"));
+        let image: Stored = Arc::new(MemoryStore::new(epoch, parent.is_some()));
+        let clock = Arc::new(clock);
+        let run = start(&image, index, parent, 1, profile, &clock).await?;
+        run.node.open_space(&space()).await?;
+        Ok(Self {
+            index,
+            parent,
+            clock,
+            image,
+            profile: profile.clone(),
+            now: Mutex::new(run),
+            ledger: Mutex::default(),
+            sent: Mutex::default(),
+            examined: Mutex::new(-1),
+            token: Mutex::default(),
+        })
+    }
+
+    /// The node that runs now.
+    pub(crate) fn node(&self) -> Node {
+        locked(&self.now).node.clone()
+    }
+
+    /// The life of the machine.
+    pub(crate) fn life(&self) -> Arc<Life> {
+        locked(&self.now).life.clone()
+    }
+
+    /// Starts the machine again on what its disk holds, with nothing of its memory.
+    pub(crate) async fn restart(&self) -> Result<(), ReplicaError> {
+        self.life().end();
+        self.clock.reboot();
+        let number = locked(&self.now).number + 1;
+        let run = start(&self.image, self.index, self.parent, number, &self.profile, &self.clock).await?;
+        *locked(&self.now) = run;
+        Ok(())
+    }
+}
+
+async fn start(
+    image: &Stored,
+    index: usize,
+    parent: Option<usize>,
+    number: u64,
+    profile: &Arc<Profile>,
+    clock: &Arc<SimClock>,
+) -> Result<Run, ReplicaError> {
+    let life = Life::new();
+    let store: Stored = Arc::new(Shaky { inner: image.clone(), life: life.clone() });
+    let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(&format!("n{index}-{number}")));
+    let clock: Arc<dyn Clock> = clock.clone();
+    let profile = profile.clone();
+    let node = Node::open(NodeOptions { store, profile, clock, ids, follows: parent.is_some() }).await?;
+    Ok(Run { node, life, number })
+}

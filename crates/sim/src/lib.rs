@@ -1,0 +1,27 @@
+//! # ropeway-sim: many replicas, one seed
+//!
+//! A seed becomes a [`story::Story`]: the nodes, and everything that happens to them. A story is played
+//! with the real [`ropeway_replica::Node`] on virtual time, over stores that crash and cables that lose,
+//! repeat, hold back and cut. The invariants of ARCHITECTURE.md are checked after every step; then the
+//! network heals and everything has to come to rest. A story that fails is shrunk and kept as a file.
+
+mod act;
+mod cable;
+mod chance;
+mod check;
+mod client;
+mod clock;
+mod draw;
+mod heal;
+mod host;
+mod ledger;
+mod play;
+mod shaky;
+mod shrink;
+pub mod story;
+mod world;
+
+pub use draw::draw;
+pub use play::{Outcome, play};
+pub use shrink::shrink;
+pub use world::Violation;

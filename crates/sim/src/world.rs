@@ -1,0 +1,189 @@
+//! The stage of a story: the machines, the devices without a replica, what was seen, and what went wrong.
+
+use crate::{
+    clock::SimClock,
+    host::{Host, locked, space},
+    story::{Setting, Story},
+};
+use ropeway_core::{
+    change::Change,
+    doc::Fields,
+    id::{DeviceId, Epoch, Key},
+    profile::{self, Profile, Writes},
+    receipt::{Code, Receipt},
+};
+use ropeway_replica::Enrolment;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+use tokio::time::Instant;
+
+/// A broken invariant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which: `I3`.
+    pub rule: &'static str,
+    /// What was found.
+    pub text: String,
+}
+
+/// A device without a replica of its own.
+pub(crate) struct Client {
+    pub(crate) device: ropeway_store::Device,
+    /// What it saw of each record last: at which version, and the values.
+    pub(crate) seen: BTreeMap<Key, (Epoch, u64, Fields)>,
+    /// The last batch that it sent.
+    pub(crate) last: Vec<Change>,
+    pub(crate) count: u64,
+}
+
+/// The roles that people and devices of a profile get.
+pub(crate) struct Roles {
+    /// At the node without an upstream: may settle conflicts.
+    pub(crate) top: String,
+    /// Everywhere else, and for every device.
+    pub(crate) field: String,
+}
+
+/// The stage.
+pub(crate) struct World {
+    pub(crate) setting: Setting,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) roles: Roles,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) clients: Mutex<BTreeMap<(usize, usize), Client>>,
+    found: Mutex<Vec<Violation>>,
+    trace: Mutex<Trace>,
+}
+
+struct Trace {
+    hasher: blake3::Hasher,
+    lines: Option<Vec<String>>,
+}
+
+const WORLD: &str = include_str!("../profiles/world.toml");
+const RACE_LOGGER: &str = include_str!("../../../apps/race-logger/profile.toml");
+
+/// The profile that a setting names.
+pub(crate) fn profile_of(setting: &Setting) -> Result<Profile, String> {
+    let source = match setting.profile.as_str() {
+        "world" => WORLD.replace("DELETE", &setting.delete).replace("RESOLVER", &setting.resolver),
+        "race-logger" => RACE_LOGGER.to_owned(),
+        other => return Err(format!("there is no profile `{other}` here")),
+    };
+    profile::parse(&source, &setting.profile).map_err(|mistakes| format!("{mistakes:?}"))
+}
+
+fn roles_of(profile: &Profile) -> Roles {
+    let named = |wanted: bool| {
+        let breadth = |role: &profile::Role| match &role.write {
+            Writes::All => usize::MAX,
+            Writes::Only(names) => names.len(),
+        };
+        let fit = profile.roles.iter().filter(|(_, role)| role.resolve == wanted);
+        fit.max_by_key(|(_, role)| breadth(role)).map(|(name, _)| name.clone()).unwrap_or_default()
+    };
+    Roles { top: named(true), field: named(false) }
+}
+
+impl World {
+    /// Builds the stage. The error says what the story got wrong.
+    pub(crate) async fn build(story: &Story, traced: bool) -> Result<Arc<Self>, String> {
+        let setting = story.setting.clone();
+        let profile = Arc::new(profile_of(&setting)?);
+        let started = Instant::now();
+        let mut hosts = Vec::new();
+        for (index, parent) in setting.parents.iter().enumerate() {
+            if parent.is_some_and(|parent| parent >= index) || parent.is_none() != (index == 0) {
+                return Err("a node's upstream stands before it, and node 0 alone has none".into());
+            }
+            let host = Host::new(index, *parent, &profile, SimClock::new(started)).await;
+            hosts.push(host.map_err(|e| e.to_string())?);
+        }
+        let lines = traced.then(Vec::new);
+        let world = Arc::new(Self {
+            roles: roles_of(&profile),
+            setting,
+            profile,
+            hosts,
+            clients: Mutex::default(),
+            found: Mutex::default(),
+            trace: Mutex::new(Trace { hasher: blake3::Hasher::new(), lines }),
+        });
+        for host in &world.hosts {
+            if let Some(parent) = host.parent {
+                let name = format!("node-{}", host.index);
+                let enrolled = world.hosts[parent].node().enrol(world.enrolment(&name, None)).await;
+                *locked(&host.token) = enrolled.map_err(|e| e.to_string())?.token;
+            }
+        }
+        Ok(world)
+    }
+
+    /// The registration of a device.
+    pub(crate) fn enrolment(&self, name: &str, id: Option<DeviceId>) -> Enrolment {
+        Enrolment {
+            id,
+            name: name.into(),
+            space: space(),
+            role: self.roles.field.clone(),
+            mode: "offline_device".into(),
+            metadata: serde_json::json!({}),
+        }
+    }
+
+    /// The node that an act means, whatever number it says.
+    pub(crate) fn host(&self, number: usize) -> &Host {
+        &self.hosts[number % self.hosts.len()]
+    }
+
+    /// Takes receipts into the ledger of the node that gave them.
+    pub(crate) fn note(&self, at: usize, changes: &[Change], receipts: &[Receipt]) {
+        if changes.len() != receipts.len() {
+            self.violated("I1", format!("{} receipts for {} changes", receipts.len(), changes.len()));
+        }
+        let mut ledger = locked(&self.hosts[at].ledger);
+        for (change, receipt) in changes.iter().zip(receipts) {
+            if receipt.reason.as_ref().is_some_and(|reason| reason.code == Code::Fault) {
+                let text = receipt.reason.as_ref().map_or(String::new(), |reason| reason.text.clone());
+                self.fault(&format!("node {at} failed over {}: {text}", change.id));
+            }
+            let answer = (receipt.verdict, receipt.version);
+            if let Some(wrong) = ledger.note(&change.id, &change.fields, answer) {
+                self.violated("I1", format!("node {at}: {wrong}"));
+            }
+        }
+    }
+
+    /// The engine failed, which nothing in a story makes it do.
+    pub(crate) fn fault(&self, text: &str) {
+        self.violated("fault", text.to_owned());
+    }
+
+    /// Notes a broken invariant.
+    pub(crate) fn violated(&self, rule: &'static str, text: String) {
+        locked(&self.found).push(Violation { rule, text });
+    }
+
+    /// The first broken invariant.
+    pub(crate) fn violation(&self) -> Option<Violation> {
+        locked(&self.found).first().cloned()
+    }
+
+    /// Writes a line of the trace.
+    pub(crate) fn say(&self, line: impl FnOnce() -> String) {
+        let line = line();
+        let mut trace = locked(&self.trace);
+        trace.hasher.update(line.as_bytes());
+        if let Some(lines) = &mut trace.lines {
+            lines.push(line);
+        }
+    }
+
+    /// The trace's hash, and its lines where they were wanted.
+    pub(crate) fn told(&self) -> (String, Vec<String>) {
+        let mut trace = locked(&self.trace);
+        (trace.hasher.finalize().to_hex().to_string(), trace.lines.take().unwrap_or_default())
+    }
+}

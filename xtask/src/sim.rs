@@ -1,0 +1,30 @@
+//! `cargo xtask sim`: the simulator, built fast enough to play thousands of seeds.
+
+use anyhow::Result;
+
+use crate::run;
+
+/// What CI plays: as many seeds as DESIGN asks for, on the two cores of the smallest machine.
+const IN_CI: [&str; 4] = ["--seeds", "2000", "--jobs", "2"];
+
+/// Builds the simulator and plays; `arguments` are for it, and none are those of CI.
+///
+/// Only our own crates are optimised, and checks for overflow stay on: everything else is there already
+/// from the tests.
+pub(crate) fn run(arguments: &[String]) -> Result<bool> {
+    let mut command = run::cargo(&[
+        "run",
+        "--quiet",
+        "--locked",
+        "--package",
+        "ropeway-sim",
+        "--config",
+        "profile.dev.opt-level=2",
+        "--",
+    ]);
+    match arguments {
+        [] => command.args(IN_CI),
+        typed => command.args(typed),
+    };
+    run::succeeds(&mut command)
+}
