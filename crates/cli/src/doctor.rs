@@ -11,13 +11,13 @@ use crate::{
 use anyhow::Result;
 use ropeway_core::{
     digest::{Digest, contribution},
-    id::{CONFLICT, Collection},
     limits,
     outbox::EntryState,
     time::Time,
 };
 use ropeway_protocol::{Transport, TransportError};
 use ropeway_server::Tls;
+use ropeway_store::SyncOutcome;
 use serde::Serialize;
 use std::{fs, path::Path};
 
@@ -73,6 +73,7 @@ pub(crate) async fn run(opened: &Opened, output: Output) -> Result<Exit> {
     checks.push(clock(opened).await?);
     checks.extend(reached);
     checks.extend(identity(opened).await?);
+    checks.extend(compared(opened).await?);
     checks.push(outbox(opened, offline).await?);
     checks.push(conflicts(opened).await?);
     for check in &checks {
@@ -123,10 +124,9 @@ async fn digest(opened: &Opened) -> Result<Check> {
     for _ in 0..LOOKS {
         let before = store.space(&opened.space).await?;
         let mut sum = Digest::default();
-        for name in opened.node.profile().order.iter().map(String::as_str).chain([CONFLICT]) {
-            let collection = Collection::parse(name)?;
+        for collection in opened.node.collections(&opened.space).await? {
             look::each(opened, &collection, |id, record| {
-                sum = sum.moved(0, contribution(name, id, record));
+                sum = sum.moved(0, contribution(&collection, id, record));
                 Ok(())
             })
             .await?;
@@ -308,6 +308,16 @@ async fn identity(opened: &Opened) -> Result<Vec<Check>> {
         }
     }
     Ok(checks)
+}
+
+/// Whether the last sync found that the two replicas are not equal.
+async fn compared(opened: &Opened) -> Result<Option<Check>> {
+    let last = opened.node.status(&opened.space).await?.last_sync;
+    let differing = last.filter(|run| run.outcome == SyncOutcome::Differs);
+    Ok(differing.map(|run| {
+        let text = run.error.unwrap_or_else(|| "this replica and its upstream differ".into());
+        Check::fail("replicas", text, "compare `ropeway dump --canonical` on both sides; nothing was lost")
+    }))
 }
 
 async fn outbox(opened: &Opened, offline: bool) -> Result<Check> {

@@ -150,6 +150,7 @@ pub(crate) fn outcome(outcome: SyncOutcome) -> &'static str {
         SyncOutcome::Partly => "partly",
         SyncOutcome::Offline => "offline",
         SyncOutcome::Failed => "failed",
+        SyncOutcome::Differs => "differs",
     }
 }
 

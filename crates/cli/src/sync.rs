@@ -41,7 +41,7 @@ pub(crate) async fn run(args: SyncArgs, opened: &Opened, output: Output) -> Resu
     let report = report?;
     let unsettled = unsettled(opened).await?;
     tell(&report, unsettled, opened, output)?;
-    Ok(upstream::exit_of(&report, unsettled))
+    Ok(upstream::exit_of(&report))
 }
 
 /// A bar on a terminal, nothing anywhere else.
@@ -63,11 +63,6 @@ fn tell(report: &SyncReport, unsettled: usize, opened: &Opened, output: Output) 
     output.either(&show::report(report, unsettled), || text(report, unsettled))?;
     if output.is_json() {
         return Ok(());
-    }
-    if upstream::differs(report, unsettled) {
-        output
-            .note("error: nothing waits here, and yet this replica and its upstream hold different records");
-        output.note("next:  nothing was lost; run `ropeway doctor` on both sides and compare `ropeway dump --canonical`");
     }
     if let Some(error) = &report.error {
         output.note(&format!("error: {error}"));
@@ -130,7 +125,7 @@ async fn watch(opened: &Opened, transport: Arc<dyn Transport>, output: Output) -
 
 fn line(report: &SyncReport, unsettled: usize) -> String {
     let error = match (&report.error, report.outcome) {
-        (Some(error), Some(SyncOutcome::Offline | SyncOutcome::Failed)) => format!(": {error}"),
+        (Some(error), Some(SyncOutcome::Offline | SyncOutcome::Failed | SyncOutcome::Differs)) => format!(": {error}"),
         _ => String::new(),
     };
     text(report, unsettled).replace('\n', "; ") + &error

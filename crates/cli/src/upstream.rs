@@ -48,21 +48,14 @@ pub(crate) fn no_token(config: &Config, url: &str) -> Failure {
 }
 
 /// The exit code of a sync that ended.
-pub(crate) fn exit_of(report: &SyncReport, unsettled: usize) -> Exit {
+pub(crate) fn exit_of(report: &SyncReport) -> Exit {
     match report.outcome {
         Some(SyncOutcome::Offline) => Exit::Offline,
-        Some(SyncOutcome::Failed) | None => Exit::Failed,
-        Some(SyncOutcome::Done | SyncOutcome::Partly) if differs(report, unsettled) => Exit::Failed,
+        Some(SyncOutcome::Failed | SyncOutcome::Differs) | None => Exit::Failed,
         Some(SyncOutcome::Partly) => Exit::Partly,
         Some(SyncOutcome::Done) if report.held > 0 => Exit::Partly,
         Some(SyncOutcome::Done) => Exit::Done,
     }
-}
-
-/// Whether this replica and its upstream hold different records although nothing waits here: never to
-/// be passed over in silence.
-pub(crate) fn differs(report: &SyncReport, unsettled: usize) -> bool {
-    unsettled == 0 && report.digests.is_some_and(|(upstream, here)| upstream != here)
 }
 
 /// What a person does about a copy that is refused.
@@ -80,6 +73,7 @@ pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
         (Some(SyncOutcome::Offline), _) => {
             "everything is kept here and goes when the upstream is back".into()
         }
+        (Some(SyncOutcome::Differs), _) => "run `ropeway doctor` here and on the upstream".into(),
         (_, Some(ProblemCode::Unauthenticated)) => format!(
             "the outbox is kept; put the right token in {token} or ROPEWAY_UPSTREAM_TOKEN, or get a new one on the \
              upstream with `ropeway device add NAME`"

@@ -27,6 +27,9 @@ pub struct Reached {
     pub epoch: Epoch,
     /// The upstream's head.
     pub cursor: Stamp,
+    /// Whether this is a reading from the beginning, because the replicas differ: then its word counts
+    /// whatever version it has, and only what is equal already is passed over.
+    pub anew: bool,
 }
 
 /// Takes pulled records in.
@@ -98,7 +101,7 @@ impl Work<'_> {
         let entries = self.entries_over(&row.key);
         let (local, entries) = (local?, entries?);
         let known = local.as_ref().and_then(|r| r.upstream.as_ref());
-        if known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version) {
+        if known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version) && !reached.anew {
             return Ok(());
         }
         let moved = self.rehome(row, local.as_ref(), &entries, reached)?;

@@ -11,6 +11,7 @@ mod conflicts;
 mod cursor;
 mod desk;
 mod devices;
+mod differing;
 mod dump;
 mod error;
 mod feed;

@@ -1,7 +1,10 @@
 //! One sync: push, then pull, then absorb (DESIGN §7). Each part is resumable; each receipt settles by
 //! itself; being offline is not a failure and uses up no retry.
 
-use crate::{Node, ReplicaError};
+use crate::{
+    Node, ReplicaError,
+    differing::{DIFFERS, went_back},
+};
 use ropeway_core::{
     absorb::{self, Reached},
     digest::Digest,
@@ -71,6 +74,8 @@ pub enum Progress {
 /// What stopped a part of a sync.
 enum Stop {
     Transport(TransportError),
+    /// The upstream's data is not what it was: for people.
+    WentBack(String),
     Replica(ReplicaError),
 }
 
@@ -131,9 +136,17 @@ impl Node {
         let transport = &self.presenting(space, transport).await?;
         let ended = self.phases(space, transport, options, progress, &mut report).await;
         report.outcome = Some(match ended {
+            Ok(()) if self.differs(space, &report).await? => {
+                report.error = Some(DIFFERS.to_owned());
+                SyncOutcome::Differs
+            }
             Ok(()) if report.held > 0 => SyncOutcome::Partly,
             Ok(()) => SyncOutcome::Done,
             Err(Stop::Replica(error)) => return Err(error),
+            Err(Stop::WentBack(text)) => {
+                report.error = Some(text);
+                SyncOutcome::Differs
+            }
             Err(Stop::Transport(error)) => {
                 report.error = Some(error.to_string());
                 if let TransportError::Problem(problem) = &error {
@@ -160,10 +173,15 @@ impl Node {
     ) -> Result<(), Stop> {
         self.push_all(space, transport, options, progress, report).await?;
         let awaited = self.awaited(space).await?;
-        self.pull_all(space, transport, options, progress, report).await?;
+        self.pull_all(space, transport, options, progress, report, false).await?;
         if self.arm(space, awaited).await? > 0 {
             self.push_all(space, transport, options, progress, report).await?;
-            self.pull_all(space, transport, options, progress, report).await?;
+            self.pull_all(space, transport, options, progress, report, false).await?;
+        }
+        if self.differs(space, report).await? && self.may_reread(space).await? {
+            tracing::warn!("the replicas differ with nothing under way: the upstream is read from the beginning");
+            self.inner.store.unstage(space).await?;
+            self.pull_all(space, transport, options, progress, report, true).await?;
         }
         let waiting = [EntryState::Waiting, EntryState::Rejected];
         let counts = self.inner.store.outbox_counts(space).await?;
@@ -221,7 +239,8 @@ impl Node {
         }
     }
 
-    /// Reads pages until one reaches the head; then all of them are in sight at once.
+    /// Reads pages until one reaches the head; then all of them are in sight at once. `anew`: from the
+    /// beginning, and what comes counts even where it is not newer.
     async fn pull_all(
         &self,
         space: &SpaceId,
@@ -229,9 +248,10 @@ impl Node {
         options: &SyncOptions,
         progress: &(dyn Fn(Progress) + Send + Sync),
         report: &mut SyncReport,
+        anew: bool,
     ) -> Result<(), Stop> {
         let followed = self.inner.store.followed(space).await?;
-        let mut cursor = followed.staged.clone().or(followed.token.clone());
+        let mut cursor = followed.staged.clone().or(followed.token.clone()).filter(|_| !anew);
         let is_first = followed.epoch.is_none();
         let mut limit = options.page.max(1);
         let (mut staged, mut again) = (0, false);
@@ -254,7 +274,10 @@ impl Node {
                 Err(error) => return Err(error.into()),
             };
             staged += rows.len() as u64;
-            let nothing_new = staged == 0 && end.complete && followed.staged.is_none();
+            if let Some(text) = went_back(&followed, &end) {
+                return Err(Stop::WentBack(text));
+            }
+            let nothing_new = staged == 0 && end.complete && followed.staged.is_none() && !anew;
             if nothing_new
                 && followed.epoch.as_ref() == Some(&end.epoch)
                 && !self.has_reached(space, &followed, &end).await?
@@ -264,15 +287,15 @@ impl Node {
             }
             cursor = Some(end.cursor.clone());
             if end.complete {
-                report.pulled += self.keep_page(space, rows, &end, is_first).await?;
+                report.pulled += self.keep_page(space, rows, &end, is_first, anew).await?;
                 progress(Progress::Staged(staged));
                 progress(Progress::Absorbing);
-                report.pulled += self.take_in(space, &end).await?;
+                report.pulled += self.take_in(space, &end, anew).await?;
                 report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
                 return Ok(());
             }
             // The next page travels while this one is written.
-            let kept = self.keep_page(space, rows, &end, is_first);
+            let kept = self.keep_page(space, rows, &end, is_first, anew);
             let (kept, next) = tokio::join!(kept, transport.pull(Some(&end.cursor), limit));
             report.pulled += kept?;
             fetched = next;
@@ -288,6 +311,7 @@ impl Node {
         rows: Vec<Fed>,
         end: &PageEnd,
         is_first: bool,
+        anew: bool,
     ) -> Result<u64, ReplicaError> {
         let store = &self.inner.store;
         if !is_first {
@@ -296,7 +320,7 @@ impl Node {
         }
         let taken = rows.iter().filter(|row| &*row.key.collection != CONFLICT).count();
         let portion = Portion { epoch: end.epoch.clone(), rows, upto: end.cursor.clone() };
-        store.portion(space, self.inner.clock.now(), portion, self.absorbing(end)).await?;
+        store.portion(space, self.inner.clock.now(), portion, self.absorbing(end, anew)).await?;
         Ok(taken as u64)
     }
 
@@ -315,8 +339,8 @@ impl Node {
     }
 
     /// The decision that takes pulled records in, as far as a page says that the upstream's head was.
-    fn absorbing(&self, end: &PageEnd) -> Absorb {
-        let reached = Reached { epoch: end.epoch.clone(), cursor: end.head };
+    fn absorbing(&self, end: &PageEnd, anew: bool) -> Absorb {
+        let reached = Reached { epoch: end.epoch.clone(), cursor: end.head, anew };
         let profile = Arc::clone(&self.inner.profile);
         Box::new(move |snapshot, step| match step {
             Step::Rows(rows) => absorb::rows(snapshot, rows, &reached, &profile),
@@ -324,8 +348,8 @@ impl Node {
         })
     }
 
-    async fn take_in(&self, space: &SpaceId, end: &PageEnd) -> Result<u64, ReplicaError> {
-        let decide = self.absorbing(end);
+    async fn take_in(&self, space: &SpaceId, end: &PageEnd, anew: bool) -> Result<u64, ReplicaError> {
+        let decide = self.absorbing(end, anew);
         let pull = PullEnd { epoch: end.epoch.clone(), cursor: end.head, token: end.cursor.clone() };
         let taken = self.inner.store.absorb(space, self.inner.clock.now(), pull, decide).await?;
         self.announce(space, self.inner.store.space(space).await?.head);

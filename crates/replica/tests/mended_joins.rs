@@ -6,9 +6,15 @@ use harness::{pair::*, *};
 use ropeway_core::{
     change::Op::{Create, Delete, Patch},
     conflict::Resolution,
+    digest::{Digest, contribution},
+    doc::Doc,
+    plan::{Decision, Plan, Row},
     receipt::Verdict,
+    record::Record,
+    time::Stamp,
 };
-use ropeway_replica::{ReplicaError, Resolve};
+use ropeway_replica::{Clock, Node, ReplicaError, Resolve, SyncOptions};
+use ropeway_store::SyncOutcome;
 use serde_json::json;
 use std::time::Duration;
 
@@ -254,4 +260,80 @@ async fn a_waiting_child_is_armed_when_its_parent_is_absorbed() {
     assert!(p.pi.queue(&space()).await.unwrap().is_empty());
     p.equal().await;
     assert_eq!(data(&p.cloud, "item", "i").await["text"], "t");
+}
+
+/// The cloud's disk came back from a copy without its last writes: same epoch, older head.
+#[tokio::test]
+async fn an_upstream_that_went_back_in_time_is_told() {
+    let p = pair(&tree("latest", "upstream")).await;
+    p.w(&p.cloud, Create, "box", "b", json!({"name": "one"})).await;
+    p.sync().await;
+    let back = plain("cloud", false, &tree("latest", "upstream"), &p.clock).await;
+    let cable = plug(&back).await;
+    for _ in 0..2 {
+        let report = p.pi.sync(&space(), &*cable, &SyncOptions::default(), &|_| {}).await.unwrap();
+        assert_eq!(report.outcome, Some(SyncOutcome::Differs), "{report:?}");
+        assert!(report.error.unwrap().contains("went back in time"));
+    }
+    assert_eq!(data(&p.pi, "box", "b").await["name"], "one", "what only this replica has stays");
+    let last = p.pi.status(&space()).await.unwrap().last_sync.unwrap();
+    assert_eq!(last.outcome, SyncOutcome::Differs, "status says so");
+}
+
+/// Rots a record of the Pi under the engine's feet, as a failing disk or a fault of ours would.
+async fn rot(node: &Node, id: &str, name: &str) {
+    let (id, data) = (key("box", id), Doc::of(fields(json!({"name": name}))));
+    let keys = ropeway_core::plan::Keys { records: [id.clone()].into(), ..Default::default() };
+    let decide: ropeway_store::Decide = Box::new(move |snapshot| {
+        let (found, head) = (&snapshot.records[&id], snapshot.head.next(snapshot.now));
+        let record = Record { data: data.clone(), stamp: head, ..found.clone() };
+        let sum = |record| contribution(&id.collection, &id.id, record);
+        let (before, after) = (sum(found), sum(&record));
+        let digest = Digest::default().moved(before, after);
+        let row = Row { key: id.clone(), record, is_new: false, contribution: (before, after) };
+        Decision::Plan(Box::new(Plan { head, digest, rows: vec![row], ..Plan::default() }))
+    });
+    node.store().transact(&space(), node.clock().now(), keys, decide).await.unwrap();
+}
+
+#[tokio::test]
+async fn replicas_that_differ_with_nothing_under_way_are_made_equal() {
+    let p = pair(&tree("latest", "upstream")).await;
+    p.w(&p.cloud, Create, "box", "b", json!({"name": "one"})).await;
+    p.w(&p.cloud, Create, "box", "c", json!({"name": "two"})).await;
+    p.sync().await;
+    rot(&p.pi, "b", "rotten").await;
+    let report = p.sync().await;
+    assert_eq!(report.outcome, Some(SyncOutcome::Done), "{report:?}");
+    assert_eq!(data(&p.pi, "box", "b").await["name"], "one");
+    p.equal().await;
+}
+
+/// What a re-reading cannot mend is told, and the upstream is not read from the beginning at every sync.
+#[tokio::test]
+async fn replicas_that_go_on_differing_are_told_and_read_anew_once_an_hour() {
+    let p = pair(&tree("latest", "upstream")).await;
+    for n in 0..3 {
+        p.w(&p.cloud, Create, "box", &format!("b{n}"), json!({"name": "one"})).await;
+    }
+    p.sync().await;
+    // One half of a digest that was never right: no reading of records mends that.
+    let decide: ropeway_store::Decide = Box::new(|snapshot| {
+        let digest = Digest { count: 1, sum: 7 };
+        Decision::Plan(Box::new(Plan { head: Stamp(snapshot.head.0 + 1), digest, ..Plan::default() }))
+    });
+    p.cloud.store().transact(&space(), p.clock.now(), Default::default(), decide).await.unwrap();
+    let pulled = async || {
+        let before = p.cable.served();
+        let report = p.sync().await;
+        assert_eq!(report.outcome, Some(SyncOutcome::Differs), "{report:?}");
+        p.cable.served() - before
+    };
+    assert_eq!(pulled().await, 3, "read from the beginning");
+    assert_eq!(pulled().await, 0, "not again so soon");
+    p.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(pulled().await, 3, "and once more after an hour");
+    p.w(&p.pi, Create, "box", "mine", json!({"name": "waits"})).await;
+    p.sync().await;
+    assert_eq!(data(&p.cloud, "box", "mine").await["name"], "waits", "and nothing is held up by it");
 }

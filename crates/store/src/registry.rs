@@ -69,6 +69,8 @@ pub enum SyncOutcome {
     Offline,
     /// The upstream answered with a failure.
     Failed,
+    /// It went through and nothing waits, and yet the two replicas are not equal (I4).
+    Differs,
 }
 
 /// One sync, for the metric of ISMF-147.

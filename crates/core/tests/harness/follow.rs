@@ -113,7 +113,7 @@ impl Node {
     }
 
     fn take_in(&mut self, top: &Node) {
-        let reached = Reached { epoch: top.epoch.clone(), cursor: top.head };
+        let reached = Reached { epoch: top.epoch.clone(), cursor: top.head, anew: false };
         let mut staged = std::mem::take(&mut self.staged);
         // The contract of an absorb: conflicts after the records that they are about.
         staged.sort_by_key(|row| &*row.key.collection == "conflict");

@@ -200,6 +200,8 @@ pub struct Cable {
     pub pair: Mutex<Option<Pair>>,
     /// Records that the cloud refuses while they hold this text: last year's app version, say.
     pub refuse: Mutex<Option<String>>,
+    /// Records served so far.
+    pub served: Mutex<usize>,
 }
 
 impl Cable {
@@ -216,11 +218,16 @@ impl Cable {
             during_push: Mutex::new(None),
             pair: Mutex::new(None),
             refuse: Mutex::new(None),
+            served: Mutex::new(0),
         }
     }
 
     pub fn cut(&self, cut: bool) {
         *self.cut.lock().unwrap() = cut;
+    }
+
+    pub fn served(&self) -> usize {
+        *self.served.lock().unwrap()
     }
 
     fn reach(&self) -> Result<(), TransportError> {
@@ -346,6 +353,7 @@ impl Transport for Cable {
         let device = self.door().await?;
         let page = self.cloud.feed(&device.space, &request).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
+        *self.served.lock().unwrap() += rows.len();
         let end = PageEnd {
             cursor: page.cursor,
             epoch: page.epoch,

@@ -24,19 +24,22 @@ pub async fn pair2(cloud_profile: &str, pi_profile: &str) -> Pair {
     let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
     let cloud = plain("cloud", false, cloud_profile, &clock).await;
     let pi = plain("pi", true, pi_profile, &clock).await;
-    let device = cloud
-        .enrol(Enrolment {
-            id: None,
-            name: "pi".into(),
-            space: space(),
-            role: "device".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        })
-        .await
-        .unwrap();
-    let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
+    let cable = plug(&cloud).await;
     Pair { cloud, pi, cable, clock }
+}
+
+/// A cable to a cloud, with a device there.
+pub async fn plug(cloud: &Node) -> Arc<Cable> {
+    let enrolment = Enrolment {
+        id: None,
+        name: "pi".into(),
+        space: space(),
+        role: "device".into(),
+        mode: "offline_device".into(),
+        metadata: json!({}),
+    };
+    let device = cloud.enrol(enrolment).await.unwrap();
+    Arc::new(Cable::new(cloud.clone(), device.token.clone()))
 }
 pub async fn pair(text: &str) -> Pair {
     pair2(text, text).await

@@ -72,7 +72,7 @@ pub(super) async fn runs_are_newest_first(on: On) {
         held: 3,
         error: (n == 2).then(|| "no route".into()),
     };
-    let all = [run(1, SyncOutcome::Done), run(2, SyncOutcome::Offline), run(3, SyncOutcome::Partly)];
+    let all = [run(1, SyncOutcome::Done), run(2, SyncOutcome::Offline), run(3, SyncOutcome::Differs)];
     for run in &all {
         store.put_run(&space(), run).await.unwrap();
     }

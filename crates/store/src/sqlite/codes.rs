@@ -35,8 +35,13 @@ const VERDICT: [Verdict; 9] = [
 
 const STATUS: [DeviceStatus; 2] = [DeviceStatus::Active, DeviceStatus::Decommissioned];
 
-const OUTCOME: [SyncOutcome; 4] =
-    [SyncOutcome::Done, SyncOutcome::Partly, SyncOutcome::Offline, SyncOutcome::Failed];
+const OUTCOME: [SyncOutcome; 5] = [
+    SyncOutcome::Done,
+    SyncOutcome::Partly,
+    SyncOutcome::Offline,
+    SyncOutcome::Failed,
+    SyncOutcome::Differs,
+];
 
 macro_rules! codes {
     ($to:ident, $from:ident, $type:ty, $all:ident, $what:literal) => {
