@@ -125,7 +125,9 @@ async fn watch(opened: &Opened, transport: Arc<dyn Transport>, output: Output) -
 
 fn line(report: &SyncReport, unsettled: usize) -> String {
     let error = match (&report.error, report.outcome) {
-        (Some(error), Some(SyncOutcome::Offline | SyncOutcome::Failed | SyncOutcome::Differs)) => format!(": {error}"),
+        (Some(error), Some(SyncOutcome::Offline | SyncOutcome::Failed | SyncOutcome::Differs)) => {
+            format!(": {error}")
+        }
         _ => String::new(),
     };
     text(report, unsettled).replace('\n', "; ") + &error

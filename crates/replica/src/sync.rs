@@ -179,7 +179,9 @@ impl Node {
             self.pull_all(space, transport, options, progress, report, false).await?;
         }
         if self.differs(space, report).await? && self.may_reread(space).await? {
-            tracing::warn!("the replicas differ with nothing under way: the upstream is read from the beginning");
+            tracing::warn!(
+                "the replicas differ with nothing under way: the upstream is read from the beginning"
+            );
             self.inner.store.unstage(space).await?;
             self.pull_all(space, transport, options, progress, report, true).await?;
         }

@@ -35,13 +35,8 @@ const VERDICT: [Verdict; 9] = [
 
 const STATUS: [DeviceStatus; 2] = [DeviceStatus::Active, DeviceStatus::Decommissioned];
 
-const OUTCOME: [SyncOutcome; 5] = [
-    SyncOutcome::Done,
-    SyncOutcome::Partly,
-    SyncOutcome::Offline,
-    SyncOutcome::Failed,
-    SyncOutcome::Differs,
-];
+const OUTCOME: [SyncOutcome; 5] =
+    [SyncOutcome::Done, SyncOutcome::Partly, SyncOutcome::Offline, SyncOutcome::Failed, SyncOutcome::Differs];
 
 macro_rules! codes {
     ($to:ident, $from:ident, $type:ty, $all:ident, $what:literal) => {
