@@ -105,7 +105,7 @@ pub(crate) async fn write(args: WriteArgs, opened: &Opened, output: Output) -> R
     let change =
         args.change.map(|id| ChangeId::parse(&id)).transpose().map_err(|e| Failure::usage(e.to_string()))?;
     let fields = fields(json)?;
-    let op = op_for(opened, &collection, record.as_ref()).await?;
+    let op = op_for(record.as_ref());
     let edit = Edit { change, collection, record, op, fields, version: args.version };
     let receipt = opened.node.write(&opened.space, &desk, edit).await?;
     tell(&receipt, output)
@@ -137,7 +137,7 @@ async fn write_lines(from: &str, opened: &Opened, desk: &Desk, output: Output) -
         {
             continue;
         }
-        let op = op_for(opened, &line.collection, line.id.as_ref()).await?;
+        let op = op_for(line.id.as_ref());
         let Line { change, collection, id: record, data: fields, .. } = line;
         let edit = Edit { change, collection, record, op, fields, version: None };
         let receipt = opened.node.write(&opened.space, desk, edit).await.with_context(place)?;
@@ -157,11 +157,9 @@ fn lines(from: &str) -> Result<Box<dyn Iterator<Item = io::Result<String>>>> {
     Ok(Box::new(BufReader::new(file).lines()))
 }
 
-/// A record that is not here is created, one that is here is patched.
-async fn op_for(opened: &Opened, collection: &Collection, id: Option<&RecordId>) -> Result<Op> {
-    let Some(id) = id else { return Ok(Op::Create) };
-    let found = opened.node.get(&opened.space, &Key::new(collection, id)).await?;
-    Ok(if found.is_some() { Op::Patch } else { Op::Create })
+/// A patch of a record that is not here creates it: the same command means the same, whoever was there first.
+fn op_for(id: Option<&RecordId>) -> Op {
+    if id.is_some() { Op::Patch } else { Op::Create }
 }
 
 /// Reads the fields of an edit.

@@ -72,8 +72,8 @@ impl Change {
         Key::new(&self.collection, &self.record)
     }
 
-    /// What makes two changes of one id the same: everything but the base, which relays replace, and
-    /// the measured clock offset, which is only known later (I1).
+    /// What makes two changes of one id the same: everything but the base, which relays replace, and what
+    /// the author's clock said, so that a person may give the same command again (I1).
     pub fn content_hash(&self) -> u64 {
         let mut text = String::with_capacity(256);
         for part in [&*self.collection, &*self.record, &*self.author.device] {
@@ -92,10 +92,6 @@ impl Change {
         if let Some(person) = &self.author.person {
             text.push('@');
             text.push_str(person);
-        }
-        if let Some(at) = &self.at {
-            text.push('#');
-            text.push_str(&at.wall.0.to_string());
         }
         crate::digest::hash64(text.as_bytes())
     }
