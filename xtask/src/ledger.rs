@@ -137,6 +137,10 @@ fn group(id: &str) -> Option<&'static str> {
         let invariant = !number.starts_with('0') && number.parse().is_ok_and(|number: u8| number <= 12);
         return invariant.then_some("engine");
     }
+    if let Some(number) = id.strip_prefix('F').filter(|number| is_number(number)) {
+        let fault = !number.starts_with('0') && number.parse().is_ok_and(|number: u8| number <= 25);
+        return fault.then_some("faults");
+    }
     let (prefix, number) = id.split_once('-')?;
     let app = match prefix {
         "ISMF" => "race-logger",
@@ -213,11 +217,13 @@ mod tests {
 
     #[test]
     fn a_malformed_id_is_a_problem() {
-        for id in ["ISMF1", "ISMF-", "ISMF-1a", "FOO-1", "I0", "I13", "E1", "", "x"] {
+        for id in ["ISMF1", "ISMF-", "ISMF-1a", "FOO-1", "I0", "I13", "F0", "F26", "E1", "", "x"] {
             let found = check(&file(&format!("| {id} | a | open |\n")));
             assert_eq!(lines(&found), [format!("{LEDGER}:3: `{id}` is no requirement id")]);
         }
-        for id in ["ISMF-1", "INS-20", "IRON-003", "REP-4", "CT-5", "TR-6", "GP-7", "I1", "I12", "E-9"] {
+        for id in
+            ["ISMF-1", "INS-20", "IRON-003", "REP-4", "CT-5", "TR-6", "GP-7", "I1", "I12", "F1", "F25", "E-9"]
+        {
             assert_eq!(check(&file(&format!("| {id} | a | open |\n"))), [], "{id}");
         }
     }

@@ -1,4 +1,4 @@
-//! Ropeway's chores: `cargo xtask ci | test | sim | tidy | ledger`.
+//! Ropeway's chores: `cargo xtask ci | test | sim | tidy | ledger | soak | power`.
 
 #![allow(clippy::print_stdout, reason = "a chore's output is its result")]
 
@@ -19,6 +19,7 @@ mod stack;
 mod test;
 mod tidy;
 mod tree;
+mod trials;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,10 @@ enum Chore {
     },
     /// The rules of the house that the compiler does not know
     Tidy,
+    /// Random work and random faults on seven real nodes, then quiet: nothing may be lost
+    Soak(trials::Soak),
+    /// Power cuts of real nodes: nothing that was acknowledged may be lost
+    Power(trials::Power),
     /// How many requirements of each app are proved by a test
     Ledger {
         /// Print JSON instead of a table
@@ -60,6 +65,8 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&options),
         Chore::Sim { arguments } => sim::run(&arguments),
         Chore::Tidy => tidy::run(),
+        Chore::Soak(options) => trials::soak(&options),
+        Chore::Power(options) => trials::power(&options),
         Chore::Ledger { json } => ledger::run(json),
     };
     match outcome {

@@ -190,18 +190,31 @@ fn parse_profile(text: &str, name: &str) -> Result<Profile> {
     })
 }
 
-/// Makes a directory that only its owner may enter.
+/// Makes a directory that only its owner may enter, and what is missing above it. Its name is synced where it
+/// stands: otherwise a power cut could take it away with everything that was synced inside.
 pub(crate) fn make_directory(path: &Path) -> Result<()> {
-    if path.as_os_str().is_empty() || path.exists() {
-        return Ok(());
+    let above = match path.parent() {
+        None => return Ok(()),
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+    };
+    if !path.exists() {
+        if !above.exists() {
+            make_directory(above)?;
+        }
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder
+            .create(path)
+            .map_err(|e| Failure::new(format!("the directory {} cannot be made: {e}", path.display())))?;
     }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(path)
-        .map_err(|e| Failure::new(format!("the directory {} cannot be made: {e}", path.display())).into())
+    if let Err(error) = fs::File::open(above).and_then(|above| above.sync_all()) {
+        tracing::warn!(%error, directory = %above.display(), "a power cut may take a new directory away");
+    }
+    Ok(())
 }
 
 /// Whether anybody but a file's owner may read it.

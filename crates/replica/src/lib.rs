@@ -27,6 +27,8 @@ mod queue;
 mod secret;
 mod status;
 mod sync;
+#[cfg(feature = "testing")]
+mod wrong_clock;
 
 pub use backup::begin_epoch;
 pub use clock::{Clock, ManualClock, SystemClock};

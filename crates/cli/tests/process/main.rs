@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod backup;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod calls;
 #[path = "../../../protocol/tests/certs/mod.rs"]
 mod certs;
 mod clones;
@@ -11,6 +13,14 @@ mod disk;
 mod input;
 mod network;
 mod people;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod platter;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod power;
 mod proxy;
 mod rig;
+mod soak;
 mod tls;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tracer;
+mod valley;

@@ -28,6 +28,12 @@ pub(crate) fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T
     }
 }
 
+/// A number that `cargo xtask soak` or `cargo xtask power` hands to its test.
+#[allow(clippy::disallowed_methods, reason = "a test has no arguments of its own")]
+pub(crate) fn setting(name: &str, usual: u64) -> u64 {
+    std::env::var(name).map_or(usual, |text| text.parse().unwrap())
+}
+
 /// Lets a moment pass: the moment at which a process is killed is a part of the experiment.
 #[allow(clippy::disallowed_methods, reason = "the moment of the kill is what is drawn by lot")]
 pub(crate) fn pause(moment: Duration) {
@@ -192,6 +198,11 @@ impl Node {
         url
     }
 
+    /// The address at which it serves, or served last.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
     /// What it logged.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("serve.log")).unwrap_or_default()
@@ -253,6 +264,14 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
+    /// Two directories in which nothing is yet.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn bare() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (cloud, pi) = (Node::new(dir.path().join("cloud")), Node::new(dir.path().join("pi")));
+        Self { cloud, pi, token: String::new(), device: String::new(), dir }
+    }
+
     /// Both nodes: the cloud has a race, and a token for the Pi that the Pi has too. None serves yet.
     pub(crate) fn new() -> Self {
         Self::with(|_, _| {}, "device")
@@ -304,6 +323,25 @@ impl Pair {
             panic!("only in the cloud:\n{}\nonly on the Pi:\n{}", only(&cloud, &pi), only(&pi, &cloud));
         }
     }
+}
+
+/// Sends a body without any client of ours in between; the status and the JSON that came back.
+pub(crate) fn post(url: &str, path: &str, token: &str, body: &str) -> std::io::Result<(u16, Value)> {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(
+        stream,
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\n\
+         content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+    )?;
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut text)?;
+    let cut = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(cut)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut)?;
+    Ok((status, serde_json::from_str(body).map_err(|_| cut())?))
 }
 
 /// Puts a token where a node looks for it.

@@ -159,9 +159,11 @@ fn narrow(file: &File, path: &Path) {
     }
 }
 
-/// What can be seen before SQLite touches the file.
+/// What can be seen before SQLite touches the file. Beside a log or a rollback journal the file alone says
+/// nothing: a power cut may have left it half written, and SQLite takes that back.
 fn refuse_damage(path: &Path) -> Done<()> {
-    let log = fs::metadata(beside(path, "-wal")).map_or(0, |m| m.len());
+    let beside = |suffix| fs::metadata(beside(path, suffix)).map_or(0, |m| m.len());
+    let (log, journal) = (beside("-wal"), beside("-journal"));
     let length = fs::metadata(path).map_err(|e| disk(path, e))?.len();
     if length == 0 {
         return match log {
@@ -169,7 +171,7 @@ fn refuse_damage(path: &Path) -> Done<()> {
             _ => Err(corrupt("the file is empty, but its log (-wal) is not: the file was cut or replaced")),
         };
     }
-    if log == 0 { refuse_cut(path) } else { Ok(()) }
+    if log == 0 && journal == 0 { refuse_cut(path) } else { Ok(()) }
 }
 
 /// After the log was taken in, the file must be as long as its header says.
