@@ -40,10 +40,10 @@ pub fn rows(snapshot: &Snapshot, rows: &[Fed], reached: &Reached, profile: &Prof
     for row in rows {
         let _ = work.take_in(row, reached);
     }
-    for row in rows.iter().filter(|row| &*row.key.collection == CONFLICT) {
+    for row in rows.iter().filter(|row| &*row.key.collection == CONFLICT && !row.left) {
         let _ = work.note_conflict(row);
     }
-    work.finish()
+    bounded_by_upstream(work)
 }
 
 /// Settles receipted entries whose receipt the pull has reached: they are no longer part of any row.
@@ -87,7 +87,12 @@ fn drop_entries(snapshot: &Snapshot, entries: &[Entry], state: EntryState, profi
             let _ = work.lay_anew(key, &entry.change.author);
         }
     }
-    work.finish()
+    bounded_by_upstream(work)
+}
+
+/// What the upstream moved between audiences is not refused here.
+fn bounded_by_upstream(work: Work<'_>) -> Decision {
+    work.finish(usize::MAX).unwrap_or(Decision::Need(Keys::default()))
 }
 
 fn nobody() -> Grant {
@@ -100,8 +105,14 @@ impl Work<'_> {
         let local = self.lookup(&row.key);
         let entries = self.entries_over(&row.key);
         let (local, entries) = (local?, entries?);
+        if row.left {
+            return self.evict(&row.key, local, &still_laid(&entries, Some(reached.cursor)));
+        }
+        self.gone.remove(&row.key);
         let known = local.as_ref().and_then(|r| r.upstream.as_ref());
-        if known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version) && !reached.anew {
+        let is_leaving = known.and_then(|u| u.held.as_ref()).is_some_and(|held| held.left);
+        let is_old = known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version);
+        if is_old && !is_leaving && !reached.anew {
             return Ok(());
         }
         let moved = self.rehome(row, local.as_ref(), &entries, reached)?;
@@ -118,7 +129,11 @@ impl Work<'_> {
                     .unwrap_or((row.state.clone(), row.data.clone()))
             }
         };
-        let held = (!unsettled.is_empty()).then(|| Held { state: row.state.clone(), data: row.data.clone() });
+        let held = (!unsettled.is_empty()).then(|| Held {
+            state: row.state.clone(),
+            data: row.data.clone(),
+            left: false,
+        });
         let upstream = Some(Upstream { epoch: reached.epoch.clone(), version: row.version, held });
         let by = (row.author.clone(), row.modified_at);
         self.show(&row.key, local, state, data, upstream, by, &row.owner);
@@ -162,6 +177,23 @@ impl Work<'_> {
         Ok(vec![from, to])
     }
 
+    /// A record has left what this node may see: it goes now, or when what is unsettled over it is settled.
+    fn evict(&mut self, key: &Key, local: Option<Record>, unsettled: &[Entry]) -> Step<()> {
+        let Some(local) = local else { return Ok(()) };
+        if unsettled.is_empty() {
+            self.untouch(key);
+            if self.snap.records.contains_key(key) {
+                self.gone.insert(key.clone());
+            }
+        } else if let Some(upstream) = local.upstream.clone() {
+            let there = || Held { state: local.state.clone(), data: local.data.clone(), left: true };
+            let held = upstream.held.clone().map_or_else(there, |held| Held { left: true, ..held });
+            let upstream = Some(Upstream { held: Some(held), ..upstream });
+            self.touch(key.clone(), Record { upstream, ..local }, false);
+        }
+        Ok(())
+    }
+
     /// A record that the upstream made a survivor was perhaps joined here, provisionally and the other way
     /// round: the upstream's word stands, or the two would be joined in a circle.
     fn give_way(&mut self, survivor: &Key) -> Step<()> {
@@ -197,8 +229,11 @@ impl Work<'_> {
             Some(held) => held,
             None if unsettled.is_empty() => return Ok(()),
             // An entry came over it from a record that was joined into it.
-            None => Held { state: local.state.clone(), data: local.data.clone() },
+            None => Held { state: local.state.clone(), data: local.data.clone(), left: false },
         };
+        if held.left && unsettled.is_empty() {
+            return self.evict(key, Some(local), &[]);
+        }
         let rules = self.profile.rules(&key.collection);
         let stands = (&upstream.epoch, upstream.version);
         let laid = lay(Some((held.state.clone(), held.data.clone())), Some(stands), &unsettled, rules);

@@ -35,6 +35,8 @@ pub const JOIN_CHAIN_MAX: usize = 64;
 pub const CASCADE_DEPTH_MAX: usize = 3;
 /// Children one deletion may cascade to in one transaction.
 pub const CASCADE_MAX: usize = 10_000;
+/// Records that one push may move to another audience; above it a move is refused.
+pub const AUDIENCE_MOVES_MAX: usize = 10_000;
 /// A head further ahead of the clock than this is an alarm.
 pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(60);
 /// Author times further ahead than this of their arrival are clamped by the node without an upstream.

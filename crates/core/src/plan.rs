@@ -2,6 +2,7 @@
 //! answers with a `Plan` or asks for more, and the store writes the plan in the same transaction.
 
 use crate::{
+    audience::{AudienceRow, Subscription},
     change::Author,
     digest::Digest,
     doc::Doc,
@@ -28,6 +29,10 @@ pub struct Keys {
     pub outbox: BTreeSet<Key>,
     /// Outbox entries by their sequence number.
     pub entries: BTreeSet<i64>,
+    /// Audience rows of these records, those that left included.
+    pub audiences: BTreeSet<Key>,
+    /// Subscriptions of these readers, ended ones included.
+    pub readers: BTreeSet<DeviceId>,
 }
 
 impl Keys {
@@ -43,6 +48,8 @@ impl Keys {
         self.links.append(&mut other.links);
         self.outbox.append(&mut other.outbox);
         self.entries.append(&mut other.entries);
+        self.audiences.append(&mut other.audiences);
+        self.readers.append(&mut other.readers);
     }
 }
 
@@ -112,6 +119,10 @@ pub struct Snapshot {
     pub links: BTreeMap<Key, Vec<Link>>,
     /// Unsettled entries by record, oldest first; and those asked for by number.
     pub outbox: BTreeMap<Key, Vec<Entry>>,
+    /// Audience rows found, by record.
+    pub audiences: BTreeMap<Key, Vec<AudienceRow>>,
+    /// Subscriptions found, by reader.
+    pub subscriptions: BTreeMap<DeviceId, Vec<Subscription>>,
 }
 
 impl Snapshot {
@@ -129,6 +140,8 @@ impl Snapshot {
             twins: BTreeMap::new(),
             links: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            audiences: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
         }
     }
 }
@@ -165,7 +178,8 @@ pub struct Plan {
     pub digest: Digest,
     /// Records.
     pub rows: Vec<Row>,
-    /// Rows that never were anything to anybody else and go without a trace in the feed.
+    /// Records that go without a tombstone, with their history: they left what this node may see. Their
+    /// links, prints and audiences are dropped by the other parts of the plan.
     pub forget: Vec<Key>,
     /// Superseded versions.
     pub history: Vec<Superseded>,
@@ -179,6 +193,14 @@ pub struct Plan {
     pub links_gone: Vec<Link>,
     /// Links to add.
     pub links: Vec<Link>,
+    /// Audience rows to add.
+    pub audiences: Vec<AudienceRow>,
+    /// Audience rows that are there and enter again or leave, by record, key and child.
+    pub audiences_moved: Vec<AudienceRow>,
+    /// Differences to the digests of what the same readers see, by [`crate::audience::Worn::sight`].
+    pub sights: BTreeMap<String, Digest>,
+    /// Subscriptions to add or replace, by reader, key and membership record.
+    pub subscriptions: Vec<Subscription>,
     /// Outbox entries to add or replace, by sequence number.
     pub outbox: Vec<Entry>,
     /// Batches to seal: their bytes are on disk before the first send.
@@ -228,4 +250,23 @@ pub struct Fed {
     pub author: Author,
     /// When, by the author's corrected clock.
     pub modified_at: Time,
+    /// Whether the record has left what this reader may see: only its name counts, and it is evicted.
+    pub left: bool,
+}
+
+impl Fed {
+    /// A record that has left what its reader may see, and nothing else about it.
+    pub fn leaving(key: Key, stamp: Stamp, device: DeviceId) -> Self {
+        Self {
+            key,
+            version: 0,
+            stamp,
+            state: State::Deleted,
+            data: Doc::default(),
+            owner: device.clone(),
+            author: Author { device, person: None },
+            modified_at: stamp.time(),
+            left: true,
+        }
+    }
 }

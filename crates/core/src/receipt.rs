@@ -178,6 +178,7 @@ impl Receipt {
     /// what the author has (DESIGN §7).
     pub fn is_exact(&self) -> bool {
         self.record.is_none()
+            && self.version > 0
             && matches!(self.verdict, Verdict::Created | Verdict::Applied | Verdict::Unchanged)
     }
 }

@@ -61,6 +61,9 @@ pub struct Held {
     pub state: State,
     /// Data there.
     pub data: Doc,
+    /// Whether it has left what this node may see: it goes when what is unsettled here is settled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// One record as this node holds it.

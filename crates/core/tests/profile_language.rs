@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use ropeway_core::profile::{
-    DeleteRule, Kind, OnDelete, Profile, Reference, Resolver, Role, Rule, SameField, StaleReplace, Tie,
+    DeleteRule, Kind, OnDelete, Profile, Reference, Resolver, Role, Rule, SameField, Sees, StaleReplace, Tie,
     Within, Writes, parse,
 };
 use serde_json::json;
@@ -48,9 +48,15 @@ fn the_head_of_the_reference_compiles() {
     assert_eq!((p.views.id.as_str(), p.views.local_id.as_str()), ("uuid", "id"));
     assert_eq!(p.views.reference, "{}_uuid");
     let clerk = Writes::Only(vec!["booking".into(), "guest".into(), "stock".into()]);
-    assert_eq!(p.roles["warden"], Role { write: Writes::All, resolve: true });
-    assert_eq!(p.roles["clerk"], Role { write: clerk, resolve: false });
-    assert_eq!(p.roles["visitor"], Role { write: Writes::Only(vec![]), resolve: false });
+    assert_eq!(
+        p.roles["warden"],
+        Role { write: Writes::All, resolve: true, sees: Sees::All, choose: vec![] }
+    );
+    assert_eq!(p.roles["clerk"], Role { write: clerk, resolve: false, sees: Sees::All, choose: vec![] });
+    assert_eq!(
+        p.roles["visitor"],
+        Role { write: Writes::Only(vec![]), resolve: false, sees: Sees::All, choose: vec![] }
+    );
     assert_eq!(p.order, ["hut", "room", "guest", "booking", "stock"]);
 }
 

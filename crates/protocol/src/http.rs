@@ -288,6 +288,13 @@ impl Transport for HttpTransport {
         }
     }
 
+    async fn subscribe(&self, audience: &str, on: bool) -> Result<(), TransportError> {
+        let url = self.url(&[VERSION, "subscriptions", audience]);
+        let request = if on { self.client.put(url) } else { self.client.delete(url) };
+        let answer = self.send(request.header(ACCEPT, JSON_TYPE), &AtomicUsize::new(0), self.idle).await?;
+        answer.json(SMALL_ANSWER_MAX).await.map(drop)
+    }
+
     async fn live(&self, mut on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
         let mut answer = self.get(self.url(&[VERSION, "live"]), events::TYPE).await?;
         answer.must_be(events::TYPE)?;

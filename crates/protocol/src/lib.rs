@@ -109,6 +109,11 @@ pub trait Transport: Send + Sync {
     async fn push(&self, body: bytes::Bytes) -> Result<Pushed, TransportError>;
     /// Reads one page after `cursor` (`None`: from the beginning) of at most `limit` records.
     async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError>;
+    /// Subscribes this device to an audience (`true`) or ends that. Asked again, it is so already.
+    async fn subscribe(&self, audience: &str, on: bool) -> Result<(), TransportError> {
+        let text = format!("this upstream knows no audiences: `{audience}` stays as it is ({on})");
+        Err(TransportError::Problem(Problem::new(ProblemCode::NotFound, text)))
+    }
     /// Waits until the upstream says that something is new, or the stream ends. `Ok(stamp)`: its head.
     async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError>;
 }

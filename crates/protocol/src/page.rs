@@ -49,6 +49,9 @@ pub struct PageEnd {
     pub complete: bool,
     /// The node's clock when it answered.
     pub now: Time,
+    /// The audiences that the reader is subscribed to; absent where it sees everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audiences: Option<Vec<String>>,
 }
 
 /// The sum travels as a text: it needs all 64 bits, and many JSON readers keep only 53 of a number.
@@ -92,6 +95,22 @@ impl PageWriter {
     /// Appends one record, preceded by the declarations that it is the first to need.
     pub fn row(&mut self, row: &Fed, out: &mut Vec<u8>) {
         let collection = self.collection(&row.key.collection, out);
+        if row.left {
+            let author = self.author(&row.author, out);
+            let stamp = row.stamp.0.wrapping_sub(self.stamp);
+            self.stamp = row.stamp.0;
+            let (left, collection) = (Some(row.key.id.clone()), Some(collection));
+            return line(
+                &Declared {
+                    left,
+                    of: collection,
+                    stamp: Some(stamp),
+                    by: Some(author),
+                    ..Declared::default()
+                },
+                out,
+            );
+        }
         let author = self.author(&row.author, out);
         let owner = if row.owner == row.author.device { None } else { Some(self.device(&row.owner, out)) };
         out.reserve(row.data.text().len() + row.key.id.len() + 96);
@@ -192,6 +211,14 @@ struct Declared {
     device: Option<DeviceId>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     person: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    left: Option<RecordId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stamp: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    by: Option<usize>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     end: Option<PageEnd>,
 }
@@ -355,12 +382,12 @@ impl PageReader {
                 rows.push(self.row(row)?);
                 Ok(())
             }
-            Some(b'{') => self.declare(serde_json::from_slice(line).map_err(|e| e.to_string())?),
+            Some(b'{') => self.declare(serde_json::from_slice(line).map_err(|e| e.to_string())?, rows),
             _ => Err("neither a row nor a declaration".into()),
         }
     }
 
-    fn declare(&mut self, line: Declared) -> Result<(), String> {
+    fn declare(&mut self, line: Declared, rows: &mut Vec<Fed>) -> Result<(), String> {
         if let Some(number) = line.collection {
             let name = line.name.ok_or("a collection without a name")?;
             in_order(number, self.collections.len())?;
@@ -369,6 +396,13 @@ impl PageReader {
             let device = line.device.ok_or("an author without a device")?;
             in_order(number, self.authors.len())?;
             self.authors.push(Author { device, person: line.person });
+        } else if let Some(id) = line.left {
+            let collection = line.of.and_then(|number| self.collections.get(number));
+            let collection = collection.ok_or("what left has no declared collection")?;
+            let by = line.by.and_then(|number| self.authors.get(number));
+            let by = by.ok_or("what left has no declared author")?;
+            self.stamp = self.stamp.wrapping_add(line.stamp.ok_or("what left has no stamp")?);
+            rows.push(Fed::leaving(Key::new(collection, &id), Stamp(self.stamp), by.device.clone()));
         } else if let Some(end) = line.end {
             if end.count != self.count {
                 return Err(format!("the end speaks of {} rows, {} arrived", end.count, self.count));
@@ -405,6 +439,7 @@ impl PageReader {
             owner,
             author: by,
             modified_at: Time(row.modified.wrapping_add(stamp)),
+            left: false,
         })
     }
 }

@@ -102,7 +102,16 @@ fn page(lines: &str) -> Vec<u8> {
     let mut body = lines.as_bytes().to_vec();
     let (epoch, now) = (Epoch::trusted("e1"), Time(0));
     let digest = Digest { count: 0, sum: 0 };
-    let end = PageEnd { cursor: "c".into(), epoch, head: Stamp(9), count: 0, digest, complete: true, now };
+    let end = PageEnd {
+        cursor: "c".into(),
+        epoch,
+        head: Stamp(9),
+        count: 0,
+        digest,
+        complete: true,
+        now,
+        audiences: None,
+    };
     PageWriter::new().end(end, &mut body);
     body
 }

@@ -25,6 +25,7 @@ fn end(count: u64) -> PageEnd {
         digest: Digest { count: 3, sum: i64::MIN + 7 },
         complete: true,
         now: Time(1_770_000_000_123_456),
+        audiences: None,
     }
 }
 
@@ -83,6 +84,7 @@ fn fed() -> impl Strategy<Value = Fed> {
             owner,
             author: Author { device, person: person.map(str::to_owned) },
             modified_at: Time(modified),
+            left: false,
         },
     )
 }
@@ -160,6 +162,7 @@ fn the_documented_lines_are_what_is_written() {
         owner: DeviceId::trusted(owner),
         author: Author { device: DeviceId::trusted("pi-start"), person: Some("Anna".into()) },
         modified_at: Time(stamp - 900),
+        left: false,
     };
     let rows = [
         row("i1", 1_000_000, State::Live, "pi-start"),
@@ -280,5 +283,6 @@ fn sample(n: i64) -> Fed {
         owner: DeviceId::trusted("01984f10-0000-7000-8000-0000000000ff"),
         author: Author { device: DeviceId::trusted("01984f10-0000-7000-8000-0000000000ff"), person: None },
         modified_at: Time(stamp - 61_234_567),
+        left: false,
     }
 }

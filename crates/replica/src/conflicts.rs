@@ -96,6 +96,29 @@ impl Node {
         self.answer(space, author, grant, answer).await
     }
 
+    /// Conflicts as a device sees them: only those about records that it sees.
+    pub async fn conflicts_for(
+        &self,
+        device: &Device,
+        only_open: bool,
+    ) -> Result<Vec<ConflictView>, ReplicaError> {
+        let mut found = Vec::new();
+        for view in self.conflicts(&device.space, only_open).await? {
+            if self.sees(device, &Key::new(&Collection::trusted(CONFLICT), &view.id)).await? {
+                found.push(view);
+            }
+        }
+        Ok(found)
+    }
+
+    /// One conflict as a device sees it; one that it may not see is not there.
+    pub async fn conflict_for(&self, device: &Device, id: &RecordId) -> Result<ConflictView, ReplicaError> {
+        if !self.sees(device, &Key::new(&Collection::trusted(CONFLICT), id)).await? {
+            return Err(ReplicaError::NotFound(format!("the conflict `{id}`")));
+        }
+        self.conflict(&device.space, id).await
+    }
+
     /// Answers a conflict in the name of somebody at a device that may.
     pub async fn resolve_for(
         &self,
@@ -103,6 +126,7 @@ impl Node {
         person: Option<String>,
         answer: Resolve,
     ) -> Result<(Receipt, ConflictView), ReplicaError> {
+        self.conflict_for(device, &answer.conflict).await?;
         let author = Author { device: device.id.clone(), person };
         self.answer(&device.space, author, self.grant_of(device), answer).await
     }

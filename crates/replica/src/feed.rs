@@ -8,6 +8,7 @@ use ropeway_core::{
     plan::Fed,
     time::Stamp,
 };
+use ropeway_store::Place;
 
 /// What a reader asks for.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +36,8 @@ pub struct ServedPage {
     pub digest: Digest,
     /// Whether the page reached the head: only then is what was read consistent.
     pub complete: bool,
+    /// The keys that the reader is subscribed to; `None`: they see everything.
+    pub audiences: Option<Vec<String>>,
 }
 
 impl Node {
@@ -47,7 +50,7 @@ impl Node {
         let state = self.inner.store.space(space).await?;
         let after = match &request.cursor {
             None => Stamp(i64::MIN),
-            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
+            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?.after,
         };
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
         let page = self.inner.store.feed(space, after, limit, &request.collections).await?;
@@ -58,12 +61,13 @@ impl Node {
         let reached =
             if page.complete { page.space.head } else { page.rows.last().map_or(after, |row| row.stamp) };
         Ok(ServedPage {
-            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, reached),
+            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, Place::at(reached)),
             epoch: page.space.epoch,
             head: page.space.head,
             digest: page.space.digest,
             complete: page.complete,
             rows: page.rows,
+            audiences: None,
         })
     }
 }

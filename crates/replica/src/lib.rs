@@ -4,6 +4,7 @@
 //! follows an upstream, settles conflicts, and keeps devices and people. The rooms that one change passes
 //! are modules here; every decision in them is a pure function of `ropeway-core`.
 
+mod audiences;
 mod awaited;
 mod backup;
 mod clock;

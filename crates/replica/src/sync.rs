@@ -352,7 +352,12 @@ impl Node {
 
     async fn take_in(&self, space: &SpaceId, end: &PageEnd, anew: bool) -> Result<u64, ReplicaError> {
         let decide = self.absorbing(end, anew);
-        let pull = PullEnd { epoch: end.epoch.clone(), cursor: end.head, token: end.cursor.clone() };
+        let pull = PullEnd {
+            epoch: end.epoch.clone(),
+            cursor: end.head,
+            token: end.cursor.clone(),
+            audiences: end.audiences.clone(),
+        };
         let taken = self.inner.store.absorb(space, self.inner.clock.now(), pull, decide).await?;
         self.announce(space, self.inner.store.space(space).await?.head);
         Ok(taken)

@@ -68,7 +68,16 @@ impl Transport for Refuses {
         }
         let (epoch, head) = (Epoch::trusted("upstream"), Stamp(1));
         let digest = Digest::default();
-        let end = PageEnd { cursor: "1".into(), epoch, head, count: 0, digest, complete: true, now: Time(0) };
+        let end = PageEnd {
+            cursor: "1".into(),
+            epoch,
+            head,
+            count: 0,
+            digest,
+            complete: true,
+            now: Time(0),
+            audiences: None,
+        };
         Ok(Page { rows: Vec::new(), end })
     }
     async fn live(&self, _: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {

@@ -211,6 +211,7 @@ async fn pull(dir: &Path, sample: &Sample) -> [Duration; 3] {
         owner: device("cloud"),
         author: author(),
         modified_at: NOW,
+        left: false,
     });
     let feds: Vec<Fed> = feds.collect();
     let pages: Vec<Vec<Fed>> = feds.chunks(PAGE).map(<[Fed]>::to_vec).collect();
@@ -232,7 +233,12 @@ async fn pull(dir: &Path, sample: &Sample) -> [Duration; 3] {
         };
         plan(snapshot, &mut feds.iter().map(row).collect(), &mut Vec::new())
     });
-    let end = PullEnd { epoch: epoch("cloud"), cursor: Stamp(feds.len() as i64), token: "t".into() };
+    let end = PullEnd {
+        epoch: epoch("cloud"),
+        cursor: Stamp(feds.len() as i64),
+        token: "t".into(),
+        audiences: None,
+    };
     store.absorb(&space(), NOW, end, absorb).await.unwrap();
     [upsert, staged, begun.elapsed()]
 }

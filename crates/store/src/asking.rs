@@ -134,6 +134,10 @@ pub(crate) fn is_idle(plan: &Plan, head: ropeway_core::time::Stamp) -> bool {
         && plan.prints.is_empty()
         && plan.links_gone.is_empty()
         && plan.links.is_empty()
+        && plan.audiences.is_empty()
+        && plan.audiences_moved.is_empty()
+        && plan.sights.is_empty()
+        && plan.subscriptions.is_empty()
         && plan.outbox.is_empty()
         && plan.sealed.is_empty()
         && plan.unsealed.is_empty()
@@ -156,6 +160,8 @@ fn missing(loaded: &Keys, mut keys: Keys) -> Keys {
     keys.links.retain(|k| !loaded.links.contains(k));
     keys.outbox.retain(|k| !loaded.outbox.contains(k));
     keys.entries.retain(|k| !loaded.entries.contains(k));
+    keys.audiences.retain(|k| !loaded.audiences.contains(k));
+    keys.readers.retain(|k| !loaded.readers.contains(k));
     keys
 }
 
@@ -179,5 +185,10 @@ fn check(snapshot: &Snapshot, plan: &Plan) -> Result<(), StoreError> {
             last = stamp;
         }
     }
-    Ok(())
+    let rows = plan.audiences.iter().chain(&plan.audiences_moved).map(|row| row.left.unwrap_or(row.entered));
+    let readers = plan.subscriptions.iter().map(|s| s.left.unwrap_or(s.entered));
+    match rows.chain(readers).find(|stamp| *stamp <= before || *stamp > plan.head) {
+        Some(stamp) => Err(fault(format!("an audience moves at {stamp}, head {}", plan.head))),
+        None => Ok(()),
+    }
 }

@@ -11,6 +11,7 @@ mod backup;
 pub mod conformance;
 mod error;
 mod memory;
+mod reading;
 mod registry;
 mod sqlite;
 
@@ -23,6 +24,7 @@ pub use sqlite::{Durability, Options, Present, SqliteStore, Unpacked};
 
 use async_trait::async_trait;
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     digest::Digest,
     epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
@@ -76,6 +78,54 @@ pub struct FeedPage {
     pub complete: bool,
 }
 
+/// Who reads, where what a reader sees depends on them.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    /// Whose subscriptions count; `None`: nobody's.
+    pub device: Option<DeviceId>,
+    /// Only these keys, of those that the device holds; without a device these keys themselves.
+    pub only: Option<std::collections::BTreeSet<String>>,
+    /// Whether they see every record that is here; they are told of those that go.
+    pub all: bool,
+    /// The collections that are for everybody.
+    pub open: Vec<Collection>,
+    /// This node: in whose name a reader is told that a record has left their sight.
+    pub node: DeviceId,
+}
+
+/// A reader's position: a list of sources with their stamps, bounded whatever they are subscribed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The space: everything up to here has been read.
+    pub after: Stamp,
+    /// Subscriptions that began or ended up to here have been caught up with.
+    pub subscribed: Stamp,
+    /// How far the next of them has been walked.
+    pub within: Option<Stamp>,
+}
+
+impl Place {
+    /// The place of a reader who has read everything up to a stamp.
+    pub fn at(stamp: Stamp) -> Self {
+        Self { after: stamp, subscribed: stamp, within: None }
+    }
+}
+
+/// A page for one reader, read in one snapshot of the database.
+#[derive(Debug, Clone)]
+pub struct ReaderPage {
+    /// Records that the reader sees, and names of those that left their sight.
+    pub rows: Vec<Fed>,
+    /// The space as the page saw it; the digest is that of what the reader sees.
+    pub space: SpaceState,
+    /// Whether the page reached the head with all sources caught up.
+    pub complete: bool,
+    /// Where the next page begins.
+    pub place: Place,
+    /// The keys that the reader is subscribed to; `None`: they see everything.
+    pub audiences: Option<Vec<String>>,
+}
+
 /// How far a follower has read its upstream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Followed {
@@ -87,6 +137,8 @@ pub struct Followed {
     pub token: Option<String>,
     /// The token up to which everything is staged, when a pull was cut in the middle.
     pub staged: Option<String>,
+    /// The keys that the upstream gives this node; `None`: everything.
+    pub audiences: Option<Vec<String>>,
 }
 
 /// One page of a first pull.
@@ -109,6 +161,8 @@ pub struct PullEnd {
     pub cursor: Stamp,
     /// The cursor token that the upstream gave for it.
     pub token: String,
+    /// The keys that the upstream gives this node; `None`: everything.
+    pub audiences: Option<Vec<String>>,
 }
 
 /// Whether a record came with a first pull that is not complete, and nothing made here shows on it.
@@ -155,6 +209,30 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
         collections: &[Collection],
     ) -> Result<FeedPage, StoreError>;
+
+    /// The page behind `place` for a reader who does not see everything.
+    async fn feed_to(
+        &self,
+        space: &SpaceId,
+        reader: &Reader,
+        place: Place,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<ReaderPage, StoreError>;
+
+    /// The audience rows of these records, those that left included.
+    async fn audiences(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<AudienceRow>, StoreError>;
+
+    /// A reader's subscriptions, ended ones included, oldest first.
+    async fn subscriptions(
+        &self,
+        space: &SpaceId,
+        reader: &DeviceId,
+    ) -> Result<Vec<Subscription>, StoreError>;
+
+    /// Forgets audience rows and subscriptions that ended before `below`: every live reader has pulled past
+    /// it. Returns how many.
+    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError>;
 
     /// Records of one collection in id order, beginning after `after`, tombstones and joined rows included.
     async fn list(

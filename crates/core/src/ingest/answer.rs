@@ -5,6 +5,7 @@ use super::{
     create::too_large,
     edit::same_author,
     refs::Broken,
+    sight::Known,
     work::{By, Step, Work},
 };
 use crate::{
@@ -34,7 +35,12 @@ impl Work<'_> {
                 "conflicts are written by the engine; answer one with a patch".into(),
             );
         }
-        let found = self.lookup(&key)?.filter(Record::is_live);
+        let mut found = self.lookup(&key)?.filter(Record::is_live);
+        if let Some(record) = &found
+            && self.known(&key, record)? == Known::Never
+        {
+            found = None;
+        }
         let Some((record, conflict)) = found.and_then(|r| Conflict::read(&r.data).map(|c| (r, c))) else {
             return refuse(Code::NotFound, format!("there is no conflict `{}`", change.record));
         };

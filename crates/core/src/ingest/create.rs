@@ -53,8 +53,11 @@ impl Work<'_> {
                 let answer = self.ask_twins(case, over, record, twin)?;
                 Ok(Answer { relay, ..answer })
             }
-            None => {
+            hidden => {
                 self.insert(over.clone(), record);
+                if let Some(Twin::Hidden(twin)) = hidden {
+                    self.flag_hidden(case, &over, &twin)?;
+                }
                 // Values that the author did not name are shown to them, unless they stand at this desk.
                 let detail = Detail { shown: added && self.grant.door == Door::Push, ..Detail::default() };
                 Ok(Answer { verdict: Verdict::Created, over, version: 1, detail, reason: None, relay })

@@ -1,11 +1,14 @@
 //! Step f, record: everything decided becomes one plan with fresh stamps, in the order of first touch.
 
 use super::{
+    flow::Flow,
     refs::links_of,
     same::print,
-    work::{Touched, Work},
+    sight::write_subscriptions,
+    work::{Step, Touched, Work},
 };
 use crate::{
+    audience::Subscription,
     digest::contribution,
     id::Key,
     limits,
@@ -17,11 +20,18 @@ use crate::{
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Work<'_> {
-    /// The decision: a plan, or what is still needed.
-    pub(crate) fn finish(mut self) -> Decision {
+    /// The decision: a plan, or what is still needed. `None` where more than `most` records would change
+    /// their audience.
+    pub(crate) fn finish(mut self, most: usize) -> Option<Decision> {
         if !self.need.is_empty() {
-            return Decision::Need(self.need);
+            return Some(Decision::Need(self.need));
         }
+        let flowed = if self.profile.has_audiences() { self.flowed() } else { Ok(None) };
+        let Ok(flowed) = flowed else { return Some(Decision::Need(self.need)) };
+        if flowed.as_ref().is_some_and(|f| f.flow.moved() > most) {
+            return None;
+        }
+        let limited = self.is_limited();
         let holds = self.snap.follows && !self.absorbs;
         let mut plan = Plan { head: self.snap.head, ..Plan::default() };
         plan.rows.reserve(self.order.len());
@@ -31,7 +41,16 @@ impl Work<'_> {
                 written.row(key, touched);
             }
         }
+        for key in &self.gone {
+            written.forget(key);
+        }
+        let shown_to = flowed.map(|flowed| {
+            self.write_flow(&flowed.flow, &mut plan);
+            write_subscriptions(flowed.subscriptions, self.snap.now, &mut plan);
+            flowed.shown
+        });
         plan.history = self.history;
+        plan.history.retain(|was| !self.gone.contains(&was.key));
         plan.links.extend(self.links);
         plan.links_gone.extend(self.links_gone);
         plan.outbox = self.outbox.into_values().collect();
@@ -50,11 +69,33 @@ impl Work<'_> {
             if pending.fresh {
                 receipt.stamp = head;
             }
-            receipt.record = pending.show.and_then(|key| shown(self.snap, &rows, key));
+            let hides = |key: &Key| limited && shown_to.as_ref().is_some_and(|seen| !seen.contains(key));
+            if pending.show.as_ref().is_some_and(hides) {
+                // Nothing is told of what its author may not see, and it is no base for anything.
+                receipt.version = 0;
+            } else {
+                receipt.record = pending.show.and_then(|key| shown(self.snap, &rows, key));
+            }
             plan.answers.push(receipt);
         }
-        Decision::Plan(Box::new(plan))
+        Some(Decision::Plan(Box::new(plan)))
     }
+
+    /// What the plan does to audiences and to what receipts may show.
+    fn flowed(&mut self) -> Step<Option<Flowed>> {
+        let shown = self.sights_of_shown();
+        let flow = self.flow()?;
+        let subscriptions = self.subscribe(&flow)?;
+        Ok(Some(Flowed { flow, subscriptions, shown: shown? }))
+    }
+}
+
+/// What a plan does to audiences.
+struct Flowed {
+    flow: Flow,
+    subscriptions: Vec<Subscription>,
+    /// The records that receipts may show.
+    shown: BTreeSet<Key>,
 }
 
 /// Builds the rows of a plan and everything that follows from them.
@@ -88,6 +129,15 @@ impl Written<'_> {
             record: now,
             contribution: (was, is),
         });
+    }
+
+    /// Drops a record that leaves what this node may see, with everything that follows from it.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        let Some(before) = self.snap.records.get(key) else { return };
+        self.plan.digest = self.plan.digest.moved(contribution(&key.collection, &key.id, before), 0);
+        self.plan.prints_gone.push(key.clone());
+        self.plan.links_gone.extend(links_of(key, before, self.profile));
+        self.plan.forget.push(key.clone());
     }
 
     fn prints(&mut self, key: &Key, before: Option<&Record>, now: &Record, offset: i64) {
@@ -124,7 +174,7 @@ fn hold(before: Option<&Record>, now: &mut Record) {
     if upstream.held.is_none()
         && let Some(before) = before
     {
-        upstream.held = Some(Held { state: before.state.clone(), data: before.data.clone() });
+        upstream.held = Some(Held { state: before.state.clone(), data: before.data.clone(), left: false });
     }
 }
 

@@ -8,9 +8,11 @@ pub(crate) mod create;
 mod delete;
 pub(crate) mod edit;
 mod finish;
+pub(crate) mod flow;
 mod refs;
 pub(crate) mod relay;
 mod same;
+mod sight;
 pub(crate) mod work;
 
 use crate::{
@@ -23,7 +25,10 @@ use crate::{
     record::State,
     time::Time,
 };
+pub use flow::open_collections;
 pub(crate) use refs::parent_key;
+use sight::Known;
+pub use sight::choose;
 use work::{Step, Work};
 
 /// What a batch names outright: the first things to load.
@@ -38,26 +43,43 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
         if follows {
             keys.outbox.insert(change.key());
         }
+        let restricted = |name: &str| profile.rules(name).is_some_and(|r| r.audience.is_some());
+        if profile.has_audiences() && change.op != Op::Create && restricted(&change.collection) {
+            keys.audiences.insert(change.key());
+        }
         let Some(rules) = profile.rules(&change.collection) else { continue };
         for (field, reference) in &rules.references {
             if let Some(parent) = change.fields.get(field).and_then(|v| refs::parent_key(reference, v)) {
+                if restricted(&parent.collection) {
+                    keys.audiences.insert(parent.clone());
+                }
                 keys.records.insert(parent);
             }
         }
+    }
+    if batch.grant.door == Door::Push && !profile.sees_all(&batch.grant.role) {
+        keys.readers.insert(batch.grant.device.clone());
     }
     keys
 }
 
 /// Decides a batch. Total and deterministic: the same snapshot, batch and profile give the same answer.
 pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision {
-    let mut work = Work::new(snapshot, profile, &batch.grant);
-    work.repeatable = batch.repeatable;
-    work.pending.reserve(batch.changes.len());
-    for change in &batch.changes {
-        // A change that needs more leaves the others to say what they need too: one round for all.
-        let _ = work.take(change);
-    }
-    work.finish()
+    let decided = |moves: bool, most: usize| {
+        let mut work = Work::new(snapshot, profile, &batch.grant);
+        work.repeatable = batch.repeatable;
+        work.refuses_moves = !moves;
+        work.pending.reserve(batch.changes.len());
+        for change in &batch.changes {
+            // A change that needs more leaves the others to say what they need too: one round for all.
+            let _ = work.take(change);
+        }
+        work.finish(most)
+    };
+    // Where too many records would change their audience in one plan, nothing that moves any is taken.
+    let most = limits::AUDIENCE_MOVES_MAX;
+    let bounded = decided(true, most).or_else(|| decided(false, most));
+    bounded.or_else(|| decided(true, usize::MAX)).unwrap_or(Decision::Need(Keys::default()))
 }
 
 /// One change being decided.
@@ -169,13 +191,25 @@ impl Work<'_> {
     /// Sends the change to the room that fits what is there.
     fn route(&mut self, case: Case<'_>) -> Step<Answer> {
         let change = case.change;
-        let (over, existing) = self.resolve(&change.key())?;
+        let (over, mut existing) = self.resolve(&change.key())?;
+        if let Some(record) = &existing
+            && self.known(&over, record)? == Known::Never
+        {
+            if change.op == Op::Create {
+                let text = format!("the id `{}` cannot be used: give the record a new one", change.record);
+                return Ok(Answer::refused(change, Code::Invalid, None, text));
+            }
+            existing = None;
+        }
         self.found.clone_from(&existing);
         if self.snap.follows {
             // Asked for now, in the round of what else this change needs.
             let _ = self.entries_over(&over);
         }
         if let Some(answer) = self.guard_server_only(&case, existing.as_ref()) {
+            return Ok(answer);
+        }
+        if let Some(answer) = existing.as_ref().and_then(|r| self.refuse_move(&case, r)) {
             return Ok(answer);
         }
         let Some(record) = existing else {

@@ -2,6 +2,7 @@
 
 use super::{
     Case,
+    sight::Known,
     work::{Step, Work},
 };
 use crate::{
@@ -31,7 +32,13 @@ impl Work<'_> {
             if parent == case.change.key() {
                 continue;
             }
-            match self.resolve(&parent)?.1.map(|r| r.state) {
+            let (over, mut found) = self.resolve(&parent)?;
+            if let Some(record) = &found
+                && self.known(&over, record)? == Known::Never
+            {
+                found = None;
+            }
+            match found.map(|r| r.state) {
                 None => return Ok(Some(Broken::Missing { field: field.clone(), parent })),
                 Some(State::Deleted) => gone = Some(Broken::Gone { field: field.clone(), parent }),
                 Some(_) => {}

@@ -2,6 +2,7 @@
 
 use super::{
     Answer, Case,
+    sight::Known,
     work::{By, Missing, Step, Work},
 };
 use crate::{
@@ -23,6 +24,8 @@ pub(crate) enum Twin {
     Same(Key),
     /// Both sides have settled a group that only a person may settle: a person says whether they are one.
     Asks(Key),
+    /// The other is for readers among whom its author is not: neither is told of the other.
+    Hidden(Key),
 }
 
 /// What an edit that changed a fingerprint led to, with its conflict.
@@ -91,6 +94,9 @@ impl Work<'_> {
         found.sort_by_key(|(other, there)| (there.abs_diff(at), *there, other.clone()));
         let Some((nearest, _)) = found.into_iter().next() else { return Ok(None) };
         let survivor = self.lookup(&nearest)?.ok_or(Missing)?;
+        if self.known(&nearest, &survivor)? != Known::Now {
+            return Ok(Some(Twin::Hidden(nearest)));
+        }
         let asks = brought(rules, &survivor, record).asks.is_some();
         Ok(Some(if asks { Twin::Asks(nearest) } else { Twin::Same(nearest) }))
     }
@@ -274,10 +280,18 @@ impl Work<'_> {
                 let answer = self.ask_twins(case, over.clone(), after, twin)?;
                 Ok(answer.detail.conflicts.into_iter().next().map(Late::Asked))
             }
+            Twin::Hidden(twin) => self.flag_alike(case, over, &after, &twin).map(|_| None),
             Twin::Same(twin) | Twin::Asks(twin) => {
                 self.flag_alike(case, over, &after, &twin).map(|id| Some(Late::Flagged(id)))
             }
         }
+    }
+
+    /// Flags two records that are the same, of which whoever wrote the one may not know of the other: only
+    /// those who see both find out (I5).
+    pub(crate) fn flag_hidden(&mut self, case: &Case<'_>, over: &Key, twin: &Key) -> Step<()> {
+        let Some(record) = self.lookup(over)? else { return Ok(()) };
+        self.flag_alike(case, over, &record, twin).map(drop)
     }
 
     /// Flags a record that somebody's word made alike with another; it joins nothing.
@@ -287,7 +301,9 @@ impl Work<'_> {
         if now.is_none() || now == print(case.rules, before, 0) {
             return Ok(());
         }
-        if let Some(Twin::Same(twin) | Twin::Asks(twin)) = self.twin(over, case.rules, &after)? {
+        if let Some(Twin::Same(twin) | Twin::Asks(twin) | Twin::Hidden(twin)) =
+            self.twin(over, case.rules, &after)?
+        {
             self.flag_alike(case, over, &after, &twin)?;
         }
         Ok(())

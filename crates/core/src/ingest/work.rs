@@ -62,7 +62,7 @@ pub(crate) struct Work<'a> {
     pub(crate) touched: BTreeMap<Key, Touched>,
     /// Links of touched records, by parent, and touched records by the print that they carry now: so that
     /// what a change asks of a batch does not cost a look at all of it.
-    linked: BTreeMap<Key, BTreeSet<Link>>,
+    pub(crate) linked: BTreeMap<Key, BTreeSet<Link>>,
     printed: BTreeMap<(Collection, String), BTreeSet<Key>>,
     /// Keys in the order in which they were first touched: their stamps follow it, parents first.
     pub(crate) order: Vec<Key>,
@@ -86,6 +86,10 @@ pub(crate) struct Work<'a> {
     pub(crate) absorbs: bool,
     /// Whether receipts are remembered.
     pub(crate) repeatable: bool,
+    /// Records that leave what this node may see.
+    pub(crate) gone: BTreeSet<Key>,
+    /// Whether edits that move records between audiences are refused.
+    pub(crate) refuses_moves: bool,
 }
 
 impl<'a> Work<'a> {
@@ -112,6 +116,8 @@ impl<'a> Work<'a> {
             offset: 0,
             absorbs: false,
             repeatable: true,
+            gone: BTreeSet::new(),
+            refuses_moves: false,
         }
     }
 
@@ -276,6 +282,22 @@ impl<'a> Work<'a> {
         self.relink(&key, &mut touched);
         self.reprint(&key, &mut touched);
         self.touched.insert(key, touched);
+    }
+
+    /// Takes back what was laid over a record.
+    pub(crate) fn untouch(&mut self, key: &Key) {
+        let Some(touched) = self.touched.remove(key) else { return };
+        for link in &touched.links {
+            if let Some(children) = self.linked.get_mut(&link.parent) {
+                children.remove(link);
+            }
+        }
+        if let Some((text, _)) = touched.print
+            && let Some(alike) = self.printed.get_mut(&(key.collection.clone(), text))
+        {
+            alike.remove(key);
+        }
+        self.order.retain(|k| k != key);
     }
 
     /// Files a touched record under its parents.

@@ -3,7 +3,7 @@
 
 use super::{
     Field, Group, Kind, OnDelete, Profile, Reference, Retry, Role, Rule, Rules, Same, SameField, Views,
-    Within, Writes,
+    Within, Writes, audience,
     draft::{CollectionDraft, Draft, FieldDraft, GroupDraft, RoleDraft, SameDraft},
     names, normalise, order,
     rule::{RuleDraft, misfit, role_of, type_word, word},
@@ -16,15 +16,18 @@ use std::collections::BTreeMap;
 pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     names::check(&draft, mistakes);
     roles(&draft, mistakes);
+    audience::circles(&draft.collections, mistakes);
     let known: Vec<&str> = draft.collections.iter().map(|c| c.name.get_ref().as_str()).collect();
     let role_names: Vec<&str> = draft.roles.iter().map(|r| r.name.get_ref().as_str()).collect();
     let order = order::parents_first(&draft.collections, mistakes);
     let compiled = draft.collections.iter().map(|collection| {
-        let rules = Scope { collection, known: &known, roles: &role_names }.rules(mistakes);
+        let mut rules = Scope { collection, known: &known, roles: &role_names }.rules(mistakes);
+        rules.audience = audience::compile(collection, &draft.collections, mistakes);
         (collection.name.get_ref().clone(), rules)
     });
     let collections: BTreeMap<String, Rules> = compiled.collect();
     Profile {
+        audiences: collections.values().any(|rules: &Rules| rules.audience.is_some()),
         collections,
         order,
         roles: draft.roles.into_iter().map(|r| (r.name.get_ref().clone(), granted(r))).collect(),
@@ -46,7 +49,8 @@ fn granted(role: RoleDraft) -> Role {
         None => Writes::All,
         Some(list) => Writes::Only(list.into_iter().map(At::into_inner).collect()),
     };
-    Role { write, resolve: role.resolve }
+    let choose = role.choose.into_iter().map(At::into_inner).collect();
+    Role { write, resolve: role.resolve, sees: role.sees, choose }
 }
 
 fn roles(draft: &Draft, mistakes: &mut Mistakes) {
@@ -59,6 +63,13 @@ fn roles(draft: &Draft, mistakes: &mut Mistakes) {
     for collection in draft.roles.iter().filter_map(|r| r.write.as_ref()).flatten() {
         if !known.contains(&collection.get_ref().as_str()) {
             mistakes.at(&collection.span(), unknown("collection", collection.get_ref(), &known));
+        }
+    }
+    let named = draft.collections.iter().filter_map(|c| c.audience.as_ref()?.key.as_ref());
+    let named: Vec<&str> = named.map(|key| key.get_ref().name.as_str()).collect();
+    for name in draft.roles.iter().flat_map(|r| &r.choose) {
+        if !named.contains(&name.get_ref().as_str()) {
+            mistakes.at(&name.span(), unknown("audience", name.get_ref(), &named));
         }
     }
 }
@@ -96,6 +107,7 @@ impl Scope<'_> {
             delete: c.delete,
             stale_replace: c.stale_replace,
             same: c.same.as_ref().map(|same| self.same(same, mistakes)),
+            audience: None,
             fields,
             references,
         }

@@ -1,7 +1,8 @@
 //! A profile as written: every key read, every value with its place, nothing compared with anything yet.
 
 use super::{
-    DeleteRule, Kind, OnDelete, Resolver, StaleReplace,
+    DeleteRule, Kind, OnDelete, Resolver, Sees, StaleReplace,
+    audience::{self, AudienceDraft},
     rule::{self, RuleDraft},
     source::{self, At, Mistakes, Span, Table, named},
 };
@@ -11,8 +12,18 @@ use toml::de::{DeTable, DeValue};
 
 const PROFILE: &[&str] =
     &["name", "version", "resolver", "sync_every", "retry", "views", "roles", "collections"];
-const COLLECTION: &[&str] =
-    &["table", "fields", "references", "group", "merge", "merge_tie", "delete", "stale_replace", "same"];
+const COLLECTION: &[&str] = &[
+    "table",
+    "fields",
+    "references",
+    "group",
+    "merge",
+    "merge_tie",
+    "delete",
+    "stale_replace",
+    "same",
+    "audience",
+];
 const FIELD: &[&str] =
     &["type", "required", "server_only", "default", "merge", "tie", "order", "min", "max", "values"];
 /// The words of types.
@@ -64,6 +75,8 @@ pub(super) struct RoleDraft {
     /// `None`: every collection.
     pub(super) write: Option<Vec<At<String>>>,
     pub(super) resolve: bool,
+    pub(super) sees: Sees,
+    pub(super) choose: Vec<At<String>>,
 }
 
 /// A collection.
@@ -77,6 +90,7 @@ pub(super) struct CollectionDraft {
     pub(super) delete: DeleteRule,
     pub(super) stale_replace: StaleReplace,
     pub(super) same: Option<SameDraft>,
+    pub(super) audience: Option<AudienceDraft>,
 }
 
 /// A field.
@@ -219,7 +233,15 @@ fn views(table: &Table<'_>, mistakes: &mut Mistakes) -> ViewsDraft {
 }
 
 fn role(name: At<String>, value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> Option<RoleDraft> {
-    let table = Table::read("a role", value, &["write", "resolve"], mistakes)?;
+    let table = Table::read("a role", value, &["write", "resolve", "sees", "choose"], mistakes)?;
+    let sees = [("all", Sees::All), ("subscribed", Sees::Subscribed)];
+    let sees = chosen(table.choice("sees", &sees, mistakes), Sees::All);
+    let choose = table.texts("choose", mistakes);
+    if let Some(names) = choose.as_ref().filter(|_| sees == Sees::All) {
+        let why = "a role that sees everything has nothing to choose; add `sees = \"subscribed\"`";
+        mistakes.at(&names.span(), why);
+    }
+    let choose = choose.map(At::into_inner).unwrap_or_default();
     let resolve = table.flag("resolve", mistakes);
     let write = match table.get("write") {
         None => Some(Vec::new()),
@@ -232,7 +254,7 @@ fn role(name: At<String>, value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> O
             Some(Vec::new())
         }
     };
-    Some(RoleDraft { name, write, resolve })
+    Some(RoleDraft { name, write, resolve, sees, choose })
 }
 
 fn collection(name: At<String>, value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> Option<CollectionDraft> {
@@ -255,6 +277,7 @@ fn collection(name: At<String>, value: &At<DeValue<'_>>, mistakes: &mut Mistakes
         delete: chosen(table.choice("delete", &deletes, mistakes), DeleteRule::Park),
         stale_replace: chosen(table.choice("stale_replace", &stale, mistakes), StaleReplace::Diff),
         same: table.get("same").and_then(|v| same(v, mistakes)),
+        audience: table.get("audience").and_then(|v| audience::read(v, mistakes)),
         name,
     })
 }

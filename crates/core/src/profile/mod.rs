@@ -1,5 +1,6 @@
 //! The profile: an app's policies as data (DESIGN §6). These are the compiled forms; `parse` reads TOML.
 
+mod audience;
 mod check;
 mod draft;
 mod names;
@@ -10,6 +11,7 @@ mod rule;
 pub mod same;
 mod source;
 
+pub use audience::{Audience, KeyOf};
 pub use normalise::admit;
 pub use parse::parse;
 pub use same::{print_of, same_text};
@@ -40,6 +42,8 @@ pub struct Profile {
     pub collections: BTreeMap<String, Rules>,
     /// Collection names, parents before children.
     pub order: Vec<String>,
+    /// Whether any collection has an audience.
+    pub(crate) audiences: bool,
 }
 
 /// Who settles conflicts.
@@ -78,6 +82,20 @@ pub struct Role {
     pub write: Writes,
     /// Whether it may settle conflicts where the profile's resolver is `upstream`.
     pub resolve: bool,
+    /// What it sees.
+    pub sees: Sees,
+    /// Names of the audiences that it may choose to subscribe to.
+    pub choose: Vec<String>,
+}
+
+/// What a role sees of the collections that have audiences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sees {
+    /// Every record.
+    #[default]
+    All,
+    /// What carries a key that it is subscribed to.
+    Subscribed,
 }
 
 /// What a role may write.
@@ -110,6 +128,8 @@ pub struct Rules {
     pub stale_replace: StaleReplace,
     /// Layer 2: when two records are the same.
     pub same: Option<Same>,
+    /// Which readers its records are for; `None`: every reader of the space.
+    pub audience: Option<Audience>,
 }
 
 /// One declared field.
@@ -327,6 +347,19 @@ impl Rules {
 }
 
 impl Profile {
+    /// Whether any collection has an audience. A profile without pays nothing for them.
+    pub fn has_audiences(&self) -> bool {
+        self.audiences
+    }
+    /// Whether a role sees everything there is.
+    pub fn sees_all(&self, role: &str) -> bool {
+        !self.audiences || self.roles.get(role).is_none_or(|r| r.sees == Sees::All)
+    }
+    /// Whether a role may choose to subscribe to a key.
+    pub fn may_choose(&self, role: &str, key: &str) -> bool {
+        let name = key.split(':').next().unwrap_or_default();
+        self.roles.get(role).is_some_and(|r| r.choose.iter().any(|c| c == name))
+    }
     /// The rules of a collection.
     pub fn rules(&self, collection: &str) -> Option<&Rules> {
         self.collections.get(collection)

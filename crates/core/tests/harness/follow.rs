@@ -90,6 +90,7 @@ impl Node {
                 owner: r.owner.clone(),
                 author: r.author.clone(),
                 modified_at: r.modified_at,
+                left: false,
             })
             .collect();
         rows.sort_by_key(|r| r.stamp);

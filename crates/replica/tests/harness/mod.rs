@@ -351,7 +351,7 @@ impl Transport for Cable {
         let request =
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let device = self.door().await?;
-        let page = self.cloud.feed(&device.space, &request).await.map_err(problem)?;
+        let page = self.cloud.feed_to(&device, &[], &request).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
         *self.served.lock().unwrap() += rows.len();
         let end = PageEnd {
@@ -362,8 +362,16 @@ impl Transport for Cable {
             digest: page.digest,
             complete: page.complete,
             now: self.cloud.clock().now(),
+            audiences: page.audiences,
         };
         Ok(Page { rows, end })
+    }
+
+    async fn subscribe(&self, audience: &str, on: bool) -> Result<(), TransportError> {
+        self.reach()?;
+        let token = self.token.lock().unwrap().clone();
+        let device = self.cloud.authenticate(&token).await.map_err(problem)?;
+        self.cloud.subscribe(&device, audience, on).await.map_err(problem)
     }
 
     async fn live(&self, mut on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {

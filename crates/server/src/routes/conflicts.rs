@@ -84,7 +84,7 @@ pub(super) async fn list(
         Some("all") => false,
         Some(_) => return Err(malformed("`state` is `open` or `all`")),
     };
-    let found = host.node().conflicts(caller.space(), only_open).await?;
+    let found = host.node().conflicts_for(&caller.device, only_open).await?;
     json(&Conflicts { conflicts: found.into_iter().map(Shown::from).collect() })
 }
 
@@ -97,7 +97,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    json(&Shown::from(host.node().conflict(caller.space(), &named(&id)?).await?))
+    json(&Shown::from(host.node().conflict_for(&caller.device, &named(&id)?).await?))
 }
 
 /// Answers a conflict. Refused with `moved` where the conflict moved since it was shown.

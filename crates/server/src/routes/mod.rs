@@ -7,6 +7,7 @@ mod live;
 mod pull;
 mod push;
 mod shapes;
+mod subscriptions;
 
 use crate::{Failure, Host, auth::Guest, edge};
 use axum::{
@@ -66,6 +67,8 @@ fn native() -> OpenApiRouter<Host> {
         .routes(routes!(push::push))
         .routes(routes!(pull::pull))
         .routes(routes!(live::live))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::subscribe, subscriptions::unsubscribe))
         .routes(routes!(conflicts::list))
         .routes(routes!(conflicts::show))
         .routes(routes!(conflicts::resolve))

@@ -37,6 +37,10 @@ pub(super) struct Ask {
     /// Only these collections, separated by commas. Absent or empty: all.
     #[serde(default)]
     collections: Option<String>,
+    /// Only what carries one of these audiences, separated by commas, and what is for everybody. Absent or
+    /// empty: everything that the device sees.
+    #[serde(default)]
+    audience: Option<String>,
 }
 
 /// One page of the feed, in stamp order, as lines of JSON; the last line is the end.
@@ -55,13 +59,16 @@ pub(super) async fn pull(
         limit: Some(limit(ask.limit, host.limits().page_rows)?),
         collections: collections(&host, ask.collections.as_deref().unwrap_or_default())?,
     };
-    let page = host.node().feed(caller.space(), &request).await?;
+    let audience = ask.audience.unwrap_or_default();
+    let audience: Vec<String> =
+        audience.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect();
+    let page = host.node().feed_to(&caller.device, &audience, &request).await?;
     host.saw(&page.epoch);
     note(&host, &caller, request.cursor.as_deref()).await;
     host.inner.metrics.pulled(started.elapsed(), page.rows.len());
     let now = host.node().clock().now();
-    let ServedPage { rows, cursor, epoch, head, digest, complete } = page;
-    let end = PageEnd { cursor, epoch, head, count: 0, digest, complete, now };
+    let ServedPage { rows, cursor, epoch, head, digest, complete, audiences } = page;
+    let end = PageEnd { cursor, epoch, head, count: 0, digest, complete, now, audiences };
     let pieces = Pieces { rows: rows.into_iter(), page: Some((PageWriter::new(), end)) };
     let body = Body::from_stream(futures_util::stream::iter(pieces));
     Ok(([(header::CONTENT_TYPE, PAGE_TYPE)], body).into_response())

@@ -218,6 +218,13 @@ pub(super) struct ConflictShown {
     now: Option<Map<String, Value>>,
 }
 
+/// The audiences that a device is subscribed to.
+#[derive(ToSchema)]
+pub(super) struct Subscriptions {
+    /// Absent where the device sees everything.
+    audiences: Option<Vec<String>>,
+}
+
 /// Conflicts, oldest first.
 #[derive(ToSchema)]
 pub(super) struct Conflicts {

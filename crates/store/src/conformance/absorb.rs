@@ -20,7 +20,7 @@ async fn opened(on: &On) -> Stored {
 }
 
 fn end(name: &str, cursor: i64) -> PullEnd {
-    PullEnd { epoch: epoch(name), cursor: Stamp(cursor), token: format!("token-{cursor}") }
+    PullEnd { epoch: epoch(name), cursor: Stamp(cursor), token: format!("token-{cursor}"), audiences: None }
 }
 
 fn rows(from: i64, to: i64) -> Vec<Fed> {
@@ -291,7 +291,7 @@ pub(super) async fn a_first_pull_is_seen_when_it_is_complete(on: On) {
         let mut draft = Draft::over(snapshot);
         draft.put(&key("r3"), doc(r#"{"n":"mine"}"#));
         if let Some(up) = draft.plan.rows.last_mut().and_then(|row| row.record.upstream.as_mut()) {
-            up.held = Some(Held { state: State::Live, data: doc(r#"{"n":3}"#) });
+            up.held = Some(Held { state: State::Live, data: doc(r#"{"n":3}"#), left: false });
         }
         draft.done()
     };

@@ -111,6 +111,7 @@ pub fn fed(on: &Key, stamp: i64, data: &str) -> Fed {
         owner: device("cloud"),
         author: Author { device: device("cloud"), person: None },
         modified_at: NOW,
+        left: false,
     }
 }
 

@@ -27,7 +27,7 @@ fn rich() -> Record {
     let upstream = Upstream {
         epoch: epoch("cloud-1"),
         version: u64::MAX >> 1,
-        held: Some(Held { state: State::Deleted, data: doc(r#"{"a":"é\"\n"}"#) }),
+        held: Some(Held { state: State::Deleted, data: doc(r#"{"a":"é\"\n"}"#), left: false }),
     };
     let mut record = blank(Time(-5));
     record.version = 9;

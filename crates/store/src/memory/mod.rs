@@ -1,16 +1,19 @@
 //! The store in memory: for tests and simulations, with the same meaning as the others and no disk.
 
+mod audience;
 mod epoch;
 mod resync;
 mod space;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Step,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader, ReaderPage, SpaceState, Step,
     Store, StoreError, SyncRun,
     asking::{Asked, Asking, CHUNK, Settling, fault},
+    reading,
 };
 use async_trait::async_trait;
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     epoch::Gap,
     id::{CONFLICT, Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
@@ -146,6 +149,39 @@ impl Store for MemoryStore {
         let there = all.space(space)?;
         let (rows, complete) = there.feed(after, limit.max(1), collections);
         Ok(FeedPage { rows, space: self.state(there), complete })
+    }
+
+    async fn feed_to(
+        &self,
+        space: &SpaceId,
+        reader: &Reader,
+        place: Place,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<ReaderPage, StoreError> {
+        let all = self.all();
+        let space = all.space(space)?;
+        let state = self.state(space);
+        reading::page(&mut audience::Open { space, state }, reader, place, limit, collections)
+    }
+
+    async fn audiences(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<AudienceRow>, StoreError> {
+        let all = self.all();
+        let space = all.space(space)?;
+        Ok(keys.iter().flat_map(|key| space.audiences.rows_of(key)).collect())
+    }
+
+    async fn subscriptions(
+        &self,
+        space: &SpaceId,
+        reader: &DeviceId,
+    ) -> Result<Vec<Subscription>, StoreError> {
+        Ok(self.all().space(space)?.audiences.subscriptions(reader))
+    }
+
+    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
+        let mut all = self.all();
+        Ok(all.space_mut(space)?.audiences.purge(below))
     }
 
     async fn list(
@@ -289,9 +325,9 @@ impl Store for MemoryStore {
             let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
-        let PullEnd { epoch, cursor, token } = end;
+        let PullEnd { epoch, cursor, token, audiences } = end;
         copy.filling = false;
-        copy.followed = Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None };
+        copy.followed = Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None, audiences };
         all.spaces.insert(space.clone(), copy);
         all.generation += 1;
         Ok(staged.len() as u64)

@@ -1,5 +1,6 @@
 //! One space in memory: what the tables of the other stores hold, as maps.
 
+use super::audience::Audiences;
 use crate::{
     Counts, Followed, StoreError, SyncRun,
     asking::{fault, is_idle, put_entry, take_in},
@@ -34,6 +35,7 @@ pub(super) struct Space {
     pub(super) receipts: BTreeMap<ChangeId, Remembered>,
     prints: BTreeMap<(Collection, String), BTreeSet<(i64, RecordId)>>,
     links: BTreeMap<Key, BTreeSet<Link>>,
+    pub(super) audiences: Audiences,
     pub(super) outbox: BTreeMap<i64, Entry>,
     pub(super) batches: Vec<Sealed>,
     pub(super) followed: Followed,
@@ -58,6 +60,7 @@ impl Default for Space {
             receipts: BTreeMap::new(),
             prints: BTreeMap::new(),
             links: BTreeMap::new(),
+            audiences: Audiences::default(),
             outbox: BTreeMap::new(),
             batches: Vec::new(),
             followed: Followed::default(),
@@ -101,6 +104,18 @@ impl Space {
         for parent in &keys.links {
             if let Some(links) = self.links.get(parent).filter(|l| !l.is_empty()) {
                 into.links.insert(parent.clone(), links.iter().cloned().collect());
+            }
+        }
+        for record in &keys.audiences {
+            let rows = self.audiences.rows_of(record);
+            if !rows.is_empty() {
+                into.audiences.insert(record.clone(), rows);
+            }
+        }
+        for reader in &keys.readers {
+            let found = self.audiences.subscriptions(reader);
+            if !found.is_empty() {
+                into.subscriptions.insert(reader.clone(), found);
             }
         }
         let of_records =
@@ -151,6 +166,7 @@ impl Space {
             if let Some(old) = self.records.remove(key) {
                 self.by_stamp.remove(&old.stamp);
             }
+            self.history.remove(key);
         }
         for row in &mut plan.rows {
             self.put(row);
@@ -167,6 +183,7 @@ impl Space {
                 links.remove(link);
             }
         }
+        self.audiences.apply(plan);
         for link in &plan.links {
             self.links.entry(link.parent.clone()).or_default().insert(link.clone());
         }
@@ -220,6 +237,12 @@ impl Space {
             let of = (print.key.collection.clone(), print.print.clone());
             self.prints.entry(of).or_default().insert((print.at, print.key.id.clone()));
         }
+    }
+
+    /// Records newer than a stamp, in stamp order.
+    pub(super) fn newer(&self, after: Stamp) -> impl Iterator<Item = (&Key, &Record)> {
+        let newer = self.by_stamp.range((Excluded(after), Unbounded)).map(|(_, key)| key);
+        newer.filter_map(|key| self.records.get_key_value(key))
     }
 
     /// A page of the feed, and whether it reached the head.
@@ -289,7 +312,7 @@ impl Space {
     }
 }
 
-fn as_fed(key: &Key, record: &Record) -> Fed {
+pub(super) fn as_fed(key: &Key, record: &Record) -> Fed {
     Fed {
         key: key.clone(),
         version: record.version,
@@ -299,5 +322,6 @@ fn as_fed(key: &Key, record: &Record) -> Fed {
         owner: record.owner.clone(),
         author: record.author.clone(),
         modified_at: record.modified_at,
+        left: false,
     }
 }

@@ -1,6 +1,6 @@
 //! Writes a plan: every part by one cached statement run over its rows, in the caller's transaction.
 
-use super::{codes, conn::Conn, errors::Done, names::Names, outbox, rows, space::Space};
+use super::{audience, codes, conn::Conn, errors::Done, names::Names, outbox, rows, space::Space};
 use crate::asking::{fault, is_idle};
 use ropeway_core::{
     id::Key,
@@ -26,6 +26,7 @@ const CHANGE: &str = "UPDATE rw_records SET version = ?5, stamp = ?6, state = ?7
 const QUIET: &str = "UPDATE rw_records SET contested = ?5, up_epoch = ?6, up_version = ?7, up_held = ?8,
   marks = ?9, owner = ?10 WHERE space = ?1 AND collection = ?2 AND id = ?3 AND stamp = ?4";
 const FORGET: &str = "DELETE FROM rw_records WHERE space = ?1 AND collection = ?2 AND id = ?3";
+const FORGET_PAST: &str = "DELETE FROM rw_history WHERE space = ?1 AND collection = ?2 AND id = ?3";
 const KEEP: &str = "INSERT INTO rw_history (space, collection, id, local_id, version, stamp, state,
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
@@ -49,6 +50,7 @@ pub(super) fn apply(conn: &mut Conn, space: &mut Space, plan: &mut Plan) -> Done
     for key in &plan.forget {
         let collection = conn.names.intern(&conn.db, &key.collection)?;
         conn.db.prepare_cached(FORGET)?.execute((space.no, collection, key.id.as_str()))?;
+        conn.db.prepare_cached(FORGET_PAST)?.execute((space.no, collection, key.id.as_str()))?;
     }
     records(conn, space, &mut plan.rows)?;
     history(conn, space.no, &plan.history)?;
@@ -56,6 +58,7 @@ pub(super) fn apply(conn: &mut Conn, space: &mut Space, plan: &mut Plan) -> Done
     prints(conn, space.no, &plan.prints_gone, &plan.prints)?;
     links(conn, space.no, LINK_GONE, &plan.links_gone)?;
     links(conn, space.no, LINK, &plan.links)?;
+    audience::apply(conn, space.no, plan)?;
     outbox::put(conn, space.no, &plan.outbox)?;
     outbox::seal(conn, space.no, &plan.sealed, &plan.unsealed)?;
     space.head = plan.head;

@@ -8,6 +8,8 @@ use ropeway_core::{outbox::EntryState, receipt::Verdict};
 pub(super) const LIVE: i64 = 0;
 pub(super) const DELETED: i64 = 1;
 pub(super) const JOINED: i64 = 2;
+/// A staged row only: the record has left what this node may see.
+pub(super) const LEFT: i64 = 3;
 
 /// Outbox states, in the order of their codes. Those below 5 are unsettled (an index depends on it).
 pub(super) const ENTRY: [EntryState; 7] = [

@@ -1,6 +1,6 @@
 //! Following an upstream: staging what a pull brings, and taking it in all at once (I6).
 
-use super::{apply::apply, conn::Conn, errors::Done, load::load, outbox, rows, space::Space};
+use super::{apply::apply, codes, conn::Conn, errors::Done, load::load, outbox, rows, space::Space};
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
     asking::{Asked, Asking, CHUNK, Settling, fault},
@@ -13,16 +13,17 @@ use ropeway_core::{
 };
 use rusqlite::OptionalExtension;
 
-const READ: &str = "SELECT epoch, cursor, token, staged FROM rw_follow WHERE space = ?1";
+const READ: &str = "SELECT epoch, cursor, token, staged, audiences FROM rw_follow WHERE space = ?1";
 const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch, filling)
   VALUES (?1, NULL, 0, ?2, ?3, ?4)
   ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch,
   filling = filling OR excluded.filling";
 const STAGED_EPOCH: &str = "SELECT staged_epoch FROM rw_follow WHERE space = ?1";
 const UNSTAGED: &str = "UPDATE rw_follow SET staged = NULL, staged_epoch = NULL WHERE space = ?1";
-const ABSORBED: &str = "INSERT INTO rw_follow (space, epoch, cursor, token) VALUES (?1, ?2, ?3, ?4)
+const ABSORBED: &str =
+    "INSERT INTO rw_follow (space, epoch, cursor, token, audiences) VALUES (?1, ?2, ?3, ?4, ?5)
   ON CONFLICT (space) DO UPDATE SET epoch = excluded.epoch, cursor = excluded.cursor,
-  token = excluded.token, staged = NULL, staged_epoch = NULL, filling = 0";
+  token = excluded.token, audiences = excluded.audiences, staged = NULL, staged_epoch = NULL, filling = 0";
 const STAGE: &str = "INSERT INTO rw_staging (space, collection, id, version, stamp, state, joined_into,
   owner, author, person, modified_at, data) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 const CHUNK_OF: &str = concat!(
@@ -43,6 +44,7 @@ pub(super) fn followed(conn: &Conn, space: i64) -> Done<Followed> {
             cursor: Stamp(r.get(1)?),
             token: r.get(2)?,
             staged: r.get(3)?,
+            audiences: r.get::<_, Option<String>>(4)?.and_then(|keys| serde_json::from_str(&keys).ok()),
         })
     });
     Ok(found.optional()?.unwrap_or_default())
@@ -85,7 +87,7 @@ fn add<'a>(conn: &mut Conn, space: i64, epoch: &Epoch, fed: impl Iterator<Item =
     let Conn { db, names, .. } = conn;
     let mut stmt = db.prepare_cached(STAGE)?;
     for row in fed {
-        let (state, joined_into) = rows::of_state(&row.state);
+        let (state, joined_into) = if row.left { (codes::LEFT, None) } else { rows::of_state(&row.state) };
         let (author, person) = rows::of_author(db, names, &row.author)?;
         stmt.execute(rusqlite::params![
             space,
@@ -154,7 +156,9 @@ pub(super) fn absorb(
     }
     space.save(conn)?;
     clear(conn, space.no)?;
-    conn.db.prepare_cached(ABSORBED)?.execute((space.no, end.epoch.as_str(), end.cursor.0, &end.token))?;
+    let audiences = end.audiences.as_ref().map(|keys| rows::to_json(keys, "keys")).transpose()?;
+    let row = (space.no, end.epoch.as_str(), end.cursor.0, &end.token, audiences);
+    conn.db.prepare_cached(ABSORBED)?.execute(row)?;
     Ok(taken)
 }
 

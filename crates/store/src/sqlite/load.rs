@@ -1,6 +1,6 @@
 //! Loads what a decision asks for, by cached point lookups; a scan first shows what need not be looked up.
 
-use super::{codes, conn::Conn, errors::Done, outbox, rows};
+use super::{audience, codes, conn::Conn, errors::Done, outbox, rows};
 use crate::asking::{put_entry, take_in};
 use ropeway_core::{
     id::{ChangeId, Collection, DeviceId, Key, RecordId},
@@ -44,6 +44,18 @@ pub(super) fn load(conn: &mut Conn, space: i64, keys: &Keys, into: &mut Snapshot
     receipts(conn, space, &keys.receipts, into)?;
     twins(conn, space, &keys.twins, into)?;
     links(conn, space, &keys.links, into)?;
+    for record in &keys.audiences {
+        let rows = audience::rows_of(conn, space, record)?;
+        if !rows.is_empty() {
+            into.audiences.insert(record.clone(), rows);
+        }
+    }
+    for reader in &keys.readers {
+        let found = audience::subscriptions(conn, space, reader)?;
+        if !found.is_empty() {
+            into.subscriptions.insert(reader.clone(), found);
+        }
+    }
     for entry in outbox::of_records(conn, space, &keys.outbox)? {
         put_entry(&mut into.outbox, entry);
     }

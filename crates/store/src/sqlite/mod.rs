@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, one thread that writes it, a few that read it.
 
 mod apply;
+mod audience;
 mod audit;
 mod backup;
 mod codes;
@@ -30,14 +31,15 @@ pub use restore::{Present, Unpacked};
 pub(crate) use schema::APPLICATION_ID;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
-    StoreError, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader, ReaderPage, SpaceState, Store,
+    StoreError, SyncRun, reading,
 };
 use async_trait::async_trait;
 use conn::Conn;
 use errors::Done;
 use pool::Pool;
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
@@ -175,6 +177,52 @@ impl Store for SqliteStore {
     ) -> Result<FeedPage, StoreError> {
         let (space, collections) = (space.clone(), collections.to_vec());
         self.read(move |conn| feed::feed(conn, &space, after, limit, &collections)).await
+    }
+
+    async fn feed_to(
+        &self,
+        space: &SpaceId,
+        reader: &Reader,
+        place: Place,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<ReaderPage, StoreError> {
+        let (space, reader, collections) = (space.clone(), reader.clone(), collections.to_vec());
+        let read = move |conn: &mut Conn| {
+            let space = Space::read(conn, &space)?;
+            reading::page(&mut audience::Open { conn, space }, &reader, place, limit, &collections)
+        };
+        self.read(read).await
+    }
+
+    async fn audiences(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<AudienceRow>, StoreError> {
+        let keys = keys.to_vec();
+        let read = move |conn: &mut Conn, no| {
+            let mut rows = Vec::new();
+            for key in &keys {
+                rows.extend(audience::rows_of(conn, no, key)?);
+            }
+            Ok(rows)
+        };
+        self.read_in(space, read).await
+    }
+
+    async fn subscriptions(
+        &self,
+        space: &SpaceId,
+        reader: &DeviceId,
+    ) -> Result<Vec<Subscription>, StoreError> {
+        let reader = reader.clone();
+        self.read_in(space, move |conn, no| audience::subscriptions(conn, no, &reader)).await
+    }
+
+    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
+        let space = space.clone();
+        let purge = move |conn: &mut Conn| {
+            let no = Space::read(conn, &space)?.no;
+            audience::purge(conn, no, below)
+        };
+        self.write(purge).await
     }
 
     async fn list(

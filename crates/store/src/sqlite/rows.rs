@@ -61,15 +61,17 @@ pub(super) fn record(db: &Connection, names: &mut Names, row: &Row<'_>) -> Done<
 /// A fed row read from [`fed_columns`].
 pub(super) fn fed(db: &Connection, names: &mut Names, row: &Row<'_>) -> Done<Fed> {
     let collection = Collection::trusted(names.name(db, row.get(0)?)?);
+    let left = row.get::<_, i64>(4)? == codes::LEFT;
     Ok(Fed {
         key: Key { collection, id: RecordId::trusted(text(row, 1)?) },
         version: row.get::<_, i64>(2)?.cast_unsigned(),
         stamp: Stamp(row.get(3)?),
-        state: state(row, 4)?,
+        state: if left { State::Deleted } else { state(row, 4)? },
         data: Doc::stored(text(row, 10)?),
         owner: DeviceId::trusted(names.name(db, row.get(6)?)?),
         author: author(db, names, row, 7)?,
         modified_at: Time(row.get(9)?),
+        left,
     })
 }
 

@@ -46,6 +46,19 @@ CREATE TABLE rw_links (
   space INTEGER NOT NULL, parent_collection INTEGER NOT NULL, parent TEXT NOT NULL, field TEXT NOT NULL,
   child_collection INTEGER NOT NULL, child TEXT NOT NULL,
   PRIMARY KEY (space, parent_collection, parent, field, child_collection, child)) WITHOUT ROWID;
+CREATE TABLE rw_audiences (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, record TEXT NOT NULL,
+  audience INTEGER NOT NULL, via_collection INTEGER, via TEXT, entered INTEGER NOT NULL, left_at INTEGER);
+CREATE INDEX rw_audiences_key ON rw_audiences (space, collection, record);
+CREATE INDEX rw_audiences_feed ON rw_audiences (space, audience, entered);
+CREATE INDEX rw_audiences_left ON rw_audiences (space, left_at) WHERE left_at IS NOT NULL;
+CREATE TABLE rw_sights (
+  space INTEGER NOT NULL, sight TEXT NOT NULL, count INTEGER NOT NULL, sum INTEGER NOT NULL,
+  PRIMARY KEY (space, sight)) WITHOUT ROWID;
+CREATE TABLE rw_subscriptions (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, reader INTEGER NOT NULL, audience INTEGER NOT NULL,
+  via_collection INTEGER, via TEXT, entered INTEGER NOT NULL, left_at INTEGER);
+CREATE INDEX rw_subscriptions_reader ON rw_subscriptions (space, reader);
 CREATE TABLE rw_outbox (
   space INTEGER NOT NULL, seq INTEGER NOT NULL, collection INTEGER NOT NULL, record TEXT NOT NULL,
   state INTEGER NOT NULL, own INTEGER NOT NULL, batch TEXT, attempts INTEGER NOT NULL,
@@ -59,7 +72,7 @@ CREATE TABLE rw_batches (
   body BLOB NOT NULL, UNIQUE (space, id));
 CREATE TABLE rw_follow (
   space INTEGER PRIMARY KEY, epoch TEXT, cursor INTEGER NOT NULL, token TEXT, staged TEXT,
-  staged_epoch TEXT, filling INTEGER NOT NULL DEFAULT 0);
+  staged_epoch TEXT, audiences TEXT, filling INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE rw_gaps (
   space INTEGER NOT NULL, begins INTEGER NOT NULL, after INTEGER NOT NULL, lost INTEGER NOT NULL,
   epoch TEXT NOT NULL, PRIMARY KEY (space, begins)) WITHOUT ROWID;

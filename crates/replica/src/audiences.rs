@@ -1,0 +1,119 @@
+//! Who sees what: subscriptions, the feed of a reader who does not see everything, and what is hidden.
+
+use crate::{FeedRequest, Node, ReplicaError, ServedPage, cursor};
+use ropeway_core::{
+    audience::{self, Worn},
+    id::{Key, SpaceId},
+    ingest, limits,
+    plan::{Decision, Keys},
+    time::Stamp,
+};
+use ropeway_store::{Decide, Device, Place, Reader};
+use std::collections::BTreeSet;
+
+/// Subscriptions that one device may hold by its own choice.
+const CHOICES_MAX: usize = 1_000;
+
+impl Node {
+    /// Reads one page of the feed as a device sees it. `only`: of what it sees, only these keys and what is
+    /// for everybody; empty: all of it. Errors as [`Node::feed`].
+    pub async fn feed_to(
+        &self,
+        device: &Device,
+        only: &[String],
+        request: &FeedRequest,
+    ) -> Result<ServedPage, ReplicaError> {
+        let (space, profile) = (&device.space, &self.inner.profile);
+        let all = profile.sees_all(&device.role);
+        let partial = profile.has_audiences() && self.inner.store.followed(space).await?.audiences.is_some();
+        if all && only.is_empty() && !partial {
+            return self.feed(space, request).await;
+        }
+        let state = self.inner.store.space(space).await?;
+        let place = match &request.cursor {
+            None => Place::at(Stamp(i64::MIN)),
+            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
+        };
+        let reader = Reader {
+            device: (!all).then(|| device.id.clone()),
+            only: (!only.is_empty()).then(|| only.iter().cloned().collect()),
+            all: all && only.is_empty(),
+            open: ingest::open_collections(profile),
+            node: self.inner.device.clone(),
+        };
+        let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
+        let page = self.inner.store.feed_to(space, &reader, place, limit, &request.collections).await?;
+        if page.space.filling {
+            let text = "this node is still taking in its first download; ask again when it is complete";
+            return Err(ReplicaError::Busy(text.into()));
+        }
+        Ok(ServedPage {
+            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, page.place),
+            epoch: page.space.epoch,
+            head: page.space.head,
+            digest: page.space.digest,
+            complete: page.complete,
+            rows: page.rows,
+            audiences: page.audiences,
+        })
+    }
+
+    /// The keys that a device is subscribed to; `None`: it sees everything.
+    pub async fn subscriptions(&self, device: &Device) -> Result<Option<Vec<String>>, ReplicaError> {
+        if self.inner.profile.sees_all(&device.role) {
+            return Ok(None);
+        }
+        let found = self.inner.store.subscriptions(&device.space, &device.id).await?;
+        Ok(Some(audience::held(&found).into_iter().collect()))
+    }
+
+    /// Subscribes a device to a key, or ends that. Whether anything carries the key makes no difference, and
+    /// is not told. Errors: [`ReplicaError::Forbidden`] where its role may not choose this key, or where
+    /// this node itself does not hold it; [`ReplicaError::Invalid`] where the text is no key.
+    pub async fn subscribe(&self, device: &Device, key: &str, on: bool) -> Result<(), ReplicaError> {
+        if !audience::is_key(key) {
+            return Err(ReplicaError::Invalid("an audience is written `name:value`".into()));
+        }
+        if !self.inner.profile.may_choose(&device.role, key) {
+            let text = format!("the role `{}` may not choose audiences of this kind", device.role);
+            return Err(ReplicaError::Forbidden(text));
+        }
+        if on {
+            self.must_hold(&device.space, key).await?;
+            let there = self.inner.store.subscriptions(&device.space, &device.id).await?;
+            if audience::held(&there).len() >= CHOICES_MAX {
+                let text = format!("a device may hold {CHOICES_MAX} audiences; end one first");
+                return Err(ReplicaError::TooLarge(text));
+            }
+        }
+        let (reader, key) = (device.id.clone(), key.to_owned());
+        let keys = Keys { readers: BTreeSet::from([reader.clone()]), ..Keys::default() };
+        let decide: Decide =
+            Box::new(move |snapshot| Decision::Plan(Box::new(ingest::choose(snapshot, &reader, &key, on))));
+        let plan = self.inner.store.transact(&device.space, self.inner.clock.now(), keys, decide).await?;
+        self.announce(&device.space, plan.head);
+        Ok(())
+    }
+
+    /// A node in the middle can give only what it has.
+    async fn must_hold(&self, space: &SpaceId, key: &str) -> Result<(), ReplicaError> {
+        let held = self.inner.store.followed(space).await?.audiences;
+        if held.is_some_and(|held| !held.iter().any(|k| k == key)) {
+            let text = "this node does not follow that audience itself: download it here first";
+            return Err(ReplicaError::Forbidden(text.into()));
+        }
+        Ok(())
+    }
+
+    /// Whether a device sees a record that is here.
+    pub async fn sees(&self, device: &Device, key: &Key) -> Result<bool, ReplicaError> {
+        let profile = &self.inner.profile;
+        let open = profile.rules(&key.collection).is_some_and(|rules| rules.audience.is_none());
+        if profile.sees_all(&device.role) || open {
+            return Ok(true);
+        }
+        let held = self.inner.store.subscriptions(&device.space, &device.id).await?;
+        let rows = self.inner.store.audiences(&device.space, std::slice::from_ref(key)).await?;
+        Ok(audience::sees(&audience::held(&held), &Worn::read(&rows).sight()))
+    }
+}
