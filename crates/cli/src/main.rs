@@ -21,6 +21,7 @@ mod serve;
 mod show;
 mod stop;
 mod sync;
+mod take;
 mod upstream;
 mod user;
 
@@ -74,6 +75,10 @@ enum Command {
     Status,
     /// Sync with the upstream now
     Sync(sync::SyncArgs),
+    /// Take a competition along: what belongs to it, and nothing of any other
+    Download(take::DownloadArgs),
+    /// Give back what this node took along; nothing is deleted
+    Clear(take::ClearArgs),
     /// What waits for the upstream
     #[command(subcommand)]
     Queue(queue::QueueCommand),
@@ -143,6 +148,10 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
         Command::Serve(serve) => serve.overrides(),
         Command::Sync(sync) => Overrides { upstream: sync.upstream.clone(), ..Overrides::default() },
         Command::Write(write) => Overrides { upstream: write.upstream.clone(), ..Overrides::default() },
+        Command::Serve(serve) => Overrides { listen: serve.listen.clone(), upstream: serve.upstream.clone() },
+        Command::Sync(sync) => Overrides { listen: None, upstream: sync.upstream.clone() },
+        Command::Download(download) => Overrides { listen: None, upstream: download.upstream.clone() },
+        Command::Write(write) => Overrides { listen: None, upstream: write.upstream.clone() },
         _ => Overrides::default(),
     };
     match command {
@@ -166,7 +175,7 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
     };
     let absent = match &command {
         Command::Serve(_) | Command::Write(_) | Command::User(_) | Command::Device(_) => Absent::Make,
-        Command::Sync(_) if config.upstream.is_some() => Absent::Make,
+        Command::Sync(_) | Command::Download(_) if config.upstream.is_some() => Absent::Make,
         _ => Absent::Refuse,
     };
     let opened = open::open(config, absent, output).await?;
@@ -184,6 +193,8 @@ async fn with_node(command: Command, opened: Opened, output: Output) -> Result<E
         Command::Dump(args) => look::dump(args, &opened).await,
         Command::Status => look::status(&opened, output).await,
         Command::Sync(args) => sync::run(args, &opened, output).await,
+        Command::Download(args) => take::download(args, &opened, output).await,
+        Command::Clear(args) => take::clear(args, &opened, output).await,
         Command::Queue(command) => queue::run(command, &opened, output).await,
         Command::Conflicts(command) => conflicts::run(command, &opened, output).await,
         Command::Doctor => doctor::run(&opened, output).await,

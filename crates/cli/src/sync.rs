@@ -30,18 +30,23 @@ pub(crate) async fn run(args: SyncArgs, opened: &Opened, output: Output) -> Resu
     if args.watch {
         return watch(opened, Arc::new(transport), output).await;
     }
+    let report = once(opened, &transport).await?;
+    let unsettled = unsettled(opened).await?;
+    tell(&report, unsettled, opened, output)?;
+    Ok(upstream::exit_of(&report))
+}
+
+/// One sync with a progress bar.
+pub(crate) async fn once(opened: &Opened, transport: &dyn Transport) -> Result<SyncReport> {
     let bar = bar();
     let seen = bar.clone();
     let progress = move |progress: Progress| {
         seen.set_message(progress.to_string());
         seen.tick();
     };
-    let report = opened.node.sync(&opened.space, &transport, opened.config.limits.sync(), &progress).await;
+    let report = opened.node.sync(&opened.space, transport, opened.config.limits.sync(), &progress).await;
     bar.finish_and_clear();
-    let report = report?;
-    let unsettled = unsettled(opened).await?;
-    tell(&report, unsettled, opened, output)?;
-    Ok(upstream::exit_of(&report))
+    Ok(report?)
 }
 
 /// A bar on a terminal, nothing anywhere else.

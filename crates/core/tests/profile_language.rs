@@ -47,6 +47,12 @@ fn the_head_of_the_reference_compiles() {
     assert_eq!(p.retry.delays, [30, 300, 3_600, 172_800].map(Duration::from_secs));
     assert_eq!((p.views.id.as_str(), p.views.local_id.as_str()), ("uuid", "id"));
     assert_eq!(p.views.reference, "{}_uuid");
+    let keeper = &p.roles["keeper"];
+    assert_eq!((keeper.sees, &keeper.choose[..]), (Sees::Subscribed, &["hut".to_owned()][..]));
+    assert!(p.has_audiences() && p.may_choose("keeper", "hut:7") && !p.may_choose("keeper", "room:7"));
+    let shift = p.collections["shift"].audience.as_ref().unwrap();
+    assert_eq!((&shift.from[..], shift.subscribes.as_deref()), (&["hut".to_owned()][..], Some("device")));
+    assert_eq!(p.collections["guest"].audience, None);
     let clerk = Writes::Only(vec!["booking".into(), "guest".into(), "stock".into()]);
     assert_eq!(
         p.roles["warden"],
@@ -57,7 +63,7 @@ fn the_head_of_the_reference_compiles() {
         p.roles["visitor"],
         Role { write: Writes::Only(vec![]), resolve: false, sees: Sees::All, choose: vec![] }
     );
-    assert_eq!(p.order, ["hut", "room", "guest", "booking", "stock"]);
+    assert_eq!(p.order, ["hut", "room", "guest", "booking", "locker", "shift", "stock"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod audiences;
 mod awaited;
 mod backup;
+mod clear;
 mod clock;
 mod conflicts;
 mod cursor;

@@ -31,7 +31,7 @@ impl Work<'_> {
         }
         let broken = self.follow(case, &data)?;
         if let Some(Broken::Missing { field, parent }) = &broken {
-            return Ok(self.parent_missing(change, field, parent));
+            return self.parent_missing(change, field, parent);
         }
         let added = data.len() > change.fields.len();
         let relay = self.snap.follows.then(|| self.as_created(change, &data));
@@ -66,8 +66,11 @@ impl Work<'_> {
     }
 
     /// A parent that has not arrived: whoever pushes is asked again, whoever stands at the desk is told.
-    pub(crate) fn parent_missing(&self, change: &Change, field: &str, parent: &Key) -> Answer {
-        match self.grant.door {
+    pub(crate) fn parent_missing(&mut self, change: &Change, field: &str, parent: &Key) -> Step<Answer> {
+        if self.has_left(parent)? {
+            return Ok(self.pass_on(change));
+        }
+        Ok(match self.grant.door {
             Door::Push => {
                 let text = format!("`{field}` refers to {parent}, which is not here yet: send it first");
                 Answer::waiting(change, Some(field), text)
@@ -78,7 +81,7 @@ impl Work<'_> {
                 );
                 Answer::refused(change, Code::ParentMissing, Some(field), text)
             }
-        }
+        })
     }
 
     /// A child of a deleted parent is kept as a tombstone, with its values in an open conflict.

@@ -6,6 +6,7 @@ use super::{
     edit::same_author,
     refs::Broken,
     same::Late,
+    sight::Known,
     work::{By, Missing, Step, Work},
 };
 use crate::{
@@ -101,7 +102,7 @@ impl Work<'_> {
         }
         match self.follow(case, &data)? {
             Some(Broken::Missing { field, parent }) => {
-                return Ok(self.parent_missing(change, &field, &parent));
+                return self.parent_missing(change, &field, &parent);
             }
             Some(Broken::Gone { field, parent }) => {
                 let values = change.fields.clone();
@@ -185,9 +186,11 @@ impl Work<'_> {
                     }
                     Ok(Some(child)) if child.is_live() && link.child != *root => match reference.on_delete {
                         OnDelete::Refuse => {
+                            let seen = self.known(&link.child, &child)? == Known::Now;
+                            let named = if seen { link.child.to_string() } else { "a record".to_owned() };
                             let text = format!(
-                                "{} still refers to {parent} by `{}`: delete or move it first",
-                                link.child, link.field
+                                "{named} still refers to {parent} by `{}`: delete or move it first",
+                                link.field
                             );
                             return Ok(Err(text));
                         }

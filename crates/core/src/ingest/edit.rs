@@ -53,7 +53,7 @@ impl Work<'_> {
         self.foresee_twin(&over, case, &record, &Doc::of(after));
         let broken = self.follow(case, &change.fields)?;
         if let Some(Broken::Missing { field, parent }) = &broken {
-            return Ok(self.parent_missing(change, field, parent));
+            return self.parent_missing(change, field, parent);
         }
         if let Some(answer) = would_not_fit(case, &record) {
             return Ok(answer);

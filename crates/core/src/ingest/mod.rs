@@ -215,6 +215,7 @@ impl Work<'_> {
         let Some(record) = existing else {
             return match change.op {
                 Op::Delete => Ok(self.nothing(change, over, 0)),
+                Op::Patch if self.has_left(&over)? => Ok(self.pass_on(change)),
                 Op::Patch if self.grant.door == Door::Push => {
                     let text = format!("`{over}` is not here yet; the change is decided when it has arrived");
                     Ok(Answer::waiting(change, None, text))

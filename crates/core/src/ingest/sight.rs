@@ -2,14 +2,16 @@
 //! never saw is answered as if it did not exist.
 
 use super::{
+    Answer,
     flow::Flow,
     work::{Missing, Step, Work},
 };
 use crate::{
-    audience::{self, EVERYBODY, Subscription, Worn},
-    change::Door,
+    audience::{self, AudienceRow, EVERYBODY, Subscription, Worn},
+    change::{Change, Door},
     id::{DeviceId, Key},
     plan::Plan,
+    receipt::{Detail, Verdict},
     record::Record,
     time::Stamp,
 };
@@ -55,6 +57,47 @@ impl Work<'_> {
         let saw = rows.iter().any(|r| r.audience == EVERYBODY || ever.contains(&*r.audience));
         let made = record.owner == *device || record.author.device == *device;
         Ok(if saw || made { Known::Once } else { Known::Never })
+    }
+
+    /// Whether a record was here until it left what this node may see. Then the upstream has it, and work
+    /// on it that comes in late goes there.
+    pub(crate) fn has_left(&mut self, key: &Key) -> Step<bool> {
+        let may = self.snap.follows && self.grant.door == Door::Push && self.is_restricted(&key.collection);
+        if !may || self.passed.contains(key) || self.lookup(key)?.is_some() {
+            return Ok(self.passed.contains(key));
+        }
+        if !self.snap.keys.audiences.contains(key) {
+            self.need.audiences.insert(key.clone());
+            return Err(Missing);
+        }
+        Ok(self.snap.audiences.get(key).is_some_and(|rows| !rows.is_empty()))
+    }
+
+    /// Takes a change in only to hand it on: this node holds nothing that it could be decided over.
+    pub(crate) fn pass_on(&mut self, change: &Change) -> Answer {
+        self.passed.insert(change.key());
+        Answer {
+            verdict: Verdict::Merged,
+            over: change.key(),
+            version: 0,
+            detail: Detail::default(),
+            reason: None,
+            relay: Some(change.clone()),
+        }
+    }
+
+    /// Notes of records that were only handed on that they are elsewhere: what refers to them follows, and
+    /// whoever made them is told that they left.
+    pub(crate) fn write_passed(&self, plan: &mut Plan) {
+        for key in &self.passed {
+            if self.snap.audiences.get(key).is_some_and(|rows| !rows.is_empty()) {
+                continue;
+            }
+            plan.head = plan.head.next(self.snap.now);
+            let (entered, left) = (plan.head, Some(plan.head));
+            let (record, audience) = (key.clone(), EVERYBODY.to_owned());
+            plan.audiences.push(AudienceRow { record, audience, via: None, entered, left });
+        }
     }
 
     fn subscriptions_of(&mut self, reader: &DeviceId) -> Step<Vec<Subscription>> {

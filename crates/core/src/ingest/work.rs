@@ -88,6 +88,8 @@ pub(crate) struct Work<'a> {
     pub(crate) repeatable: bool,
     /// Records that leave what this node may see.
     pub(crate) gone: BTreeSet<Key>,
+    /// Records over which changes were only handed on.
+    pub(crate) passed: BTreeSet<Key>,
     /// Whether edits that move records between audiences are refused.
     pub(crate) refuses_moves: bool,
 }
@@ -117,6 +119,7 @@ impl<'a> Work<'a> {
             absorbs: false,
             repeatable: true,
             gone: BTreeSet::new(),
+            passed: BTreeSet::new(),
             refuses_moves: false,
         }
     }

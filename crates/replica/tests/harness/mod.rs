@@ -110,26 +110,31 @@ pub struct Venue {
     pub cable: Arc<Cable>,
     pub clock: Arc<ManualClock>,
     pub device: Enrolled,
-    _dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 impl Venue {
     pub async fn new(on: On) -> Self {
+        Self::of(on, PROFILE, "device").await
+    }
+
+    /// The same with another profile and another role of the Pi.
+    pub async fn of(on: On, profile: &str, role: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
-        let cloud = node(on, dir.path(), "cloud", false, &clock).await;
-        let pi = node(on, dir.path(), "pi", true, &clock).await;
+        let cloud = node(on, dir.path(), profile, "cloud", false, &clock).await;
+        let pi = node(on, dir.path(), profile, "pi", true, &clock).await;
         let enrolment = Enrolment {
             id: None,
             name: "Start Line Pi".into(),
             space: space(),
-            role: "device".into(),
+            role: role.into(),
             mode: "offline_device".into(),
             metadata: serde_json::json!({}),
         };
         let device = cloud.enrol(enrolment).await.unwrap();
         let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
-        Self { cloud, pi, cable, clock, device, _dir: dir }
+        Self { cloud, pi, cable, clock, device, dir }
     }
 
     pub fn advance(&self, by: Duration) {
@@ -150,7 +155,14 @@ impl Venue {
     }
 }
 
-async fn node(on: On, dir: &std::path::Path, name: &str, follows: bool, clock: &Arc<ManualClock>) -> Node {
+pub async fn node(
+    on: On,
+    dir: &std::path::Path,
+    profile: &str,
+    name: &str,
+    follows: bool,
+    clock: &Arc<ManualClock>,
+) -> Node {
     let epoch = Epoch::trusted(format!("epoch-{name}"));
     let store: Stored = match on {
         On::Memory => Arc::new(MemoryStore::new(epoch, follows)),
@@ -159,7 +171,7 @@ async fn node(on: On, dir: &std::path::Path, name: &str, follows: bool, clock: &
             Arc::new(SqliteStore::open(dir.join(format!("{name}.db")), options).unwrap())
         }
     };
-    let profile = Arc::new(profile::parse(PROFILE, "race.toml").unwrap());
+    let profile = Arc::new(profile::parse(profile, "race.toml").unwrap());
     let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(name));
     let clock: Arc<dyn Clock> = clock.clone();
     let node = Node::open(NodeOptions { store, profile, clock, ids, follows }).await.unwrap();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use utoipa_axum::router::OpenApiRouter;
 
 /// The native routes, as PROTOCOL.md lists them.
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 17] = [
     ("GET", "/health/live"),
     ("GET", "/health/ready"),
     ("GET", "/version"),
@@ -23,6 +23,9 @@ const ROUTES: [(&str, &str); 14] = [
     ("GET", "/openapi.json"),
     ("POST", "/v1/push"),
     ("GET", "/v1/pull"),
+    ("GET", "/v1/subscriptions"),
+    ("PUT", "/v1/subscriptions/{audience}"),
+    ("DELETE", "/v1/subscriptions/{audience}"),
     ("GET", "/v1/live"),
     ("GET", "/v1/conflicts"),
     ("GET", "/v1/conflicts/{id}"),

@@ -6,8 +6,8 @@ mod resync;
 mod space;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader, ReaderPage, SpaceState, Step,
-    Store, StoreError, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
+    ReaderPage, SpaceState, Step, Store, StoreError, SyncRun,
     asking::{Asked, Asking, CHUNK, Settling, fault},
     reading,
 };

@@ -31,8 +31,8 @@ pub use restore::{Present, Unpacked};
 pub(crate) use schema::APPLICATION_ID;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader, ReaderPage, SpaceState, Store,
-    StoreError, SyncRun, reading,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
+    ReaderPage, SpaceState, Store, StoreError, SyncRun, reading,
 };
 use async_trait::async_trait;
 use conn::Conn;
