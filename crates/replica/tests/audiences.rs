@@ -465,6 +465,6 @@ fn late_work_on_what_left_the_node_in_the_middle_goes_on_to_the_top() {
         at(&venue.cloud, Patch, "race/ra", json!({"competition": "a"})).await;
         synced(&venue).await;
         sync().await;
-        assert_eq!(holds(&tablet).await, "x a ia la ra ta", "and all of it comes back");
+        assert_eq!(holds(&tablet).await, "x a ia ta la ra", "and all of it comes back");
     });
 }

@@ -41,6 +41,7 @@ pub(crate) fn pause(moment: Duration) {
 }
 
 /// How a command ended.
+#[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: i32,
     pub(crate) stdout: String,
