@@ -148,10 +148,7 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
         Command::Serve(serve) => serve.overrides(),
         Command::Sync(sync) => Overrides { upstream: sync.upstream.clone(), ..Overrides::default() },
         Command::Write(write) => Overrides { upstream: write.upstream.clone(), ..Overrides::default() },
-        Command::Serve(serve) => Overrides { listen: serve.listen.clone(), upstream: serve.upstream.clone() },
-        Command::Sync(sync) => Overrides { listen: None, upstream: sync.upstream.clone() },
-        Command::Download(download) => Overrides { listen: None, upstream: download.upstream.clone() },
-        Command::Write(write) => Overrides { listen: None, upstream: write.upstream.clone() },
+        Command::Download(args) => Overrides { upstream: args.upstream.clone(), ..Overrides::default() },
         _ => Overrides::default(),
     };
     match command {
