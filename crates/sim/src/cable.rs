@@ -92,7 +92,7 @@ impl Cable {
         let device = self.world.door(self.follower, pair.as_ref()).await?;
         let request =
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
-        let page = node.feed(&device.space, &request).await.map_err(|e| self.world.problem(e))?;
+        let page = node.feed_to(&device, &[], &request).await.map_err(|e| self.world.problem(e))?;
         let upto = cursor.and_then(|cursor| cursor.split('.').next()?.parse().ok()).map(Stamp);
         if let Some(upto) = upto.filter(|stamp| device.pulled.is_none_or(|before| *stamp > before)) {
             node.pulled(&device.id, upto).await.map_err(|e| self.world.problem(e))?;
@@ -105,6 +105,7 @@ impl Cable {
             digest: page.digest,
             complete: page.complete,
             now: node.clock().now(),
+            audiences: page.audiences,
         };
         Ok(Page { rows: page.rows, end })
     }

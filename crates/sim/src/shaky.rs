@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
@@ -11,8 +12,8 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_store::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
-    StoreError, Stored, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
+    ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun,
 };
 use std::{
     future::{Future, pending},
@@ -120,6 +121,10 @@ pass_on! {
     reads space(space: &SpaceId) -> SpaceState;
     writes transact(space: &SpaceId, now: Time, keys: Keys, decide: Decide) -> Plan;
     reads feed(space: &SpaceId, after: Stamp, limit: usize, collections: &[Collection]) -> FeedPage;
+    reads feed_to(space: &SpaceId, reader: &Reader, place: Place, limit: usize, of: &[Collection]) -> ReaderPage;
+    reads audiences(space: &SpaceId, keys: &[Key]) -> Vec<AudienceRow>;
+    reads subscriptions(space: &SpaceId, reader: &DeviceId) -> Vec<Subscription>;
+    writes purge_audiences(space: &SpaceId, below: Stamp) -> u64;
     reads list(space: &SpaceId, of: &Collection, after: Option<&RecordId>, limit: usize) -> Vec<(RecordId, Record)>;
     reads records(space: &SpaceId, keys: &[Key]) -> Vec<(Key, Record)>;
     reads history(space: &SpaceId, key: &Key) -> Vec<Superseded>;

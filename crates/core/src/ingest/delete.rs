@@ -71,7 +71,7 @@ impl Work<'_> {
         let change = case.change;
         // Asked first: whichever side wins, a follower lays this edit over the record until it is settled.
         if let Some(Broken::Missing { field, parent }) = self.follow(case, &change.fields)? {
-            return Ok(self.parent_missing(change, &field, &parent));
+            return self.parent_missing(change, &field, &parent);
         }
         let saw_it =
             change.base.as_ref().is_some_and(|b| b.epoch == self.snap.epoch && b.version >= record.version);
