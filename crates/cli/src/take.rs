@@ -83,7 +83,6 @@ pub(crate) async fn clear(args: ClearArgs, opened: &Opened, output: Output) -> R
     }
     let report = sync::once(opened, &transport).await?;
     let left = opened.node.taken_along(&opened.space).await?.unwrap_or_default();
-    let unsettled = opened.node.queue(&opened.space).await?.len();
     let done = matches!(report.outcome, Some(SyncOutcome::Done | SyncOutcome::Partly));
     let document =
         json!({ "audiences": keys, "cleared": done && left.is_empty(), "kept": left, "reasons": [] });
