@@ -296,3 +296,22 @@ async fn a_record_written_again_after_a_discard_leaves() {
     p.equal().await;
     assert_eq!(data(&p.cloud, "item", "b").await["text"], "y");
 }
+
+/// A create is given up, and what it held is written again after the upstream made the record itself: what
+/// only this node ever saw is no base, or a set takes it for taken away.
+#[tokio::test]
+async fn what_a_given_up_create_held_is_new_when_it_is_written_again() {
+    let text = tree("latest", "upstream")
+        .replace("note = {", "tags = { type = \"list\", merge = \"union\" }\nnote = {");
+    let p = pair(&text).await;
+    p.w(&p.cloud, Create, "box", "b1", json!({"name": "one"})).await;
+    p.sync().await;
+    p.w(&p.pi, Create, "item", "i", json!({"box": "b1", "tags": ["red"]})).await;
+    let seq = p.pi.queue(&space()).await.unwrap()[0].seq;
+    p.pi.queue_discard(&space(), &[seq]).await.unwrap();
+    p.w(&p.cloud, Create, "item", "i", json!({"box": "b1"})).await;
+    p.w(&p.pi, Patch, "item", "i", json!({"tags": ["red"]})).await;
+    p.sync().await;
+    p.equal().await;
+    assert_eq!(data(&p.cloud, "item", "i").await["tags"], json!(["red"]));
+}

@@ -12,7 +12,7 @@ use ropeway_core::{
     id::{Collection, Key, RecordId},
     receipt::Receipt,
 };
-use ropeway_replica::{Desk, QueueItem, ReplicaError, Resolve, SyncOptions, SyncReport};
+use ropeway_replica::{Desk, ReplicaError, Resolve, SyncOptions, SyncReport};
 use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
@@ -204,20 +204,12 @@ impl World {
 
     async fn discard(&self, host: &Host, which: usize) {
         let node = host.node();
-        let Ok(queue) = node.queue(&space()).await else { return };
-        let stands_alone = |item: &QueueItem| {
-            // Known and being mended: a create that is given up leaves the later entries of other people
-            // over nothing.
-            let same =
-                |other: &QueueItem| (&other.collection, &other.record) == (&item.collection, &item.record);
-            !queue.iter().any(|other| other.seq > item.seq && same(other))
-        };
-        let unsent: Vec<&QueueItem> =
-            queue.iter().filter(|item| item.state.is_unsent() && stands_alone(item)).collect();
-        if unsent.is_empty() {
+        let Ok(mut queue) = node.queue(&space()).await else { return };
+        queue.retain(|item| item.state.is_unsent());
+        if queue.is_empty() {
             return;
         }
-        let item = unsent[which % unsent.len()];
+        let item = &queue[which % queue.len()];
         self.say(|| format!("  {} {}/{}", item.seq, item.collection, item.record));
         let done = host.alive(node.queue_discard(&space(), &[item.seq])).await;
         self.done("discard", done);

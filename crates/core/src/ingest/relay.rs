@@ -115,6 +115,10 @@ impl Work<'_> {
             return None;
         }
         let Some(before) = &self.found else { return Some(Fields::new()) };
+        if !before.is_live() && before.upstream.is_none() {
+            // A tombstone that only this node ever knew: upstream there is nothing that was seen.
+            return Some(Fields::new());
+        }
         let fresh = change.base.as_ref().is_none_or(|b| b.version == before.version);
         if change.op == Op::Delete {
             // A deletion names no field: it wants what was seen to go.
