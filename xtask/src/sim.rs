@@ -5,7 +5,8 @@ use anyhow::Result;
 use crate::run;
 
 /// What CI plays: as many seeds as DESIGN asks for, on the two cores of the smallest machine.
-const IN_CI: [&str; 4] = ["--seeds", "2000", "--jobs", "2"];
+/// Then each planted bug has to be found.
+const IN_CI: [&str; 5] = ["--seeds", "2000", "--jobs", "2", "--planted"];
 
 /// Builds the simulator and plays; `arguments` are for it, and none are those of CI.
 ///
@@ -18,6 +19,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
         "--locked",
         "--package",
         "ropeway-sim",
+        "--features",
+        "planted",
         "--config",
         "profile.dev.opt-level=2",
         "--",

@@ -20,6 +20,8 @@ pub mod merge;
 pub mod nonce;
 pub mod outbox;
 pub mod plan;
+#[doc(hidden)]
+pub mod planted;
 pub mod profile;
 pub mod receipt;
 pub mod record;

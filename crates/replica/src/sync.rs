@@ -12,6 +12,7 @@ use ropeway_core::{
     limits,
     outbox::EntryState,
     plan::Fed,
+    planted::{self, Bug},
     receipt::Verdict,
     settle::BatchLimit,
     time::Time,
@@ -300,6 +301,9 @@ impl Node {
             let kept = self.keep_page(space, rows, &end, is_first, anew);
             let (kept, next) = tokio::join!(kept, transport.pull(Some(&end.cursor), limit));
             report.pulled += kept?;
+            if planted::has(Bug::PagewiseAbsorb) {
+                report.pulled += self.take_in(space, &end, false).await?;
+            }
             fetched = next;
             progress(Progress::Staged(staged));
         }

@@ -4,15 +4,17 @@ use crate::{
     cable::{Cable, Pause},
     host::{Host, locked, space},
     ledger::tokens_of,
+    shrink::node_of,
     story::{Act, Crash, Edit, Fault, Meanwhile},
-    world::World,
+    world::{Copied, World},
 };
 use ropeway_core::{
     conflict::Resolution,
     id::{Collection, Key, RecordId},
     receipt::Receipt,
 };
-use ropeway_replica::{Desk, ReplicaError, Resolve, SyncOptions, SyncReport};
+use ropeway_protocol::ProblemCode;
+use ropeway_replica::{Desk, Renewal, ReplicaError, Resolve, SyncOptions, SyncReport};
 use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
@@ -27,6 +29,9 @@ impl World {
     /// Does one act.
     pub(crate) fn act<'a>(self: &'a Arc<Self>, act: &'a Act) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
         Box::pin(async move {
+            if node_of(act).is_some_and(|node| !self.host(node).is_there()) {
+                return;
+            }
             match act {
                 Act::Wait { ms } => tokio::time::advance(Duration::from_millis(*ms)).await,
                 Act::Clock { node, wrong_ms } => self.host(*node).clock.set_wrong(wrong_ms * 1_000),
@@ -57,6 +62,7 @@ impl World {
                     self.done("retry", done);
                 }
                 Act::Restart { node } => self.host(*node).life().end(),
+                Act::Copy => self.copy().await,
             }
         })
     }
@@ -71,6 +77,7 @@ impl World {
                 shown.ok().flatten().map(|record| record.version.saturating_sub(behind).max(1))
             }
         };
+        let shown_key = key.clone();
         let edit = ropeway_replica::Edit {
             change: None,
             collection: key.collection,
@@ -79,6 +86,9 @@ impl World {
             fields: edit.fields.clone(),
             version,
         };
+        if let Ok(shown) = node.resolve_record(&space(), &shown_key).await {
+            self.sees(shown.as_ref().map(|(_, record)| record.data.fields()), &edit.fields);
+        }
         let fields = edit.fields.clone();
         let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host) };
         let answered = host.alive(node.write(&space(), &desk, edit)).await;
@@ -117,10 +127,44 @@ impl World {
             Some(Ok(r)) => format!("  {:?} {:?} pulled {} {:?}", r.outcome, r.verdicts, r.pulled, r.error),
             Some(Err(e)) => format!("  {e}"),
         });
+        if let Some(Ok(report)) = &ended {
+            self.synced(host, report).await;
+        }
         if let Some(Err(error)) = ended
             && !matches!(error, ReplicaError::Busy(_))
         {
             self.fault(&format!("a sync of node {} failed: {error}", host.index));
+        }
+    }
+
+    /// The disk of a node is copied into another machine, which runs too.
+    async fn copy(&self) {
+        let Some(original) = self.setting.copied.map(|node| self.host(node)) else { return };
+        let Some(copy) = self.hosts.last().filter(|copy| !copy.is_there()) else { return };
+        match copy.become_copy_of(original).await {
+            Ok(()) => *locked(&self.copy) = Copied::Unnoticed,
+            Err(error) => self.fault(&format!("the copy does not start: {error}")),
+        }
+    }
+
+    /// After a sync: a machine that was refused as a copy becomes an installation of its own.
+    pub(crate) async fn synced(&self, host: &Host, report: &SyncReport) {
+        let Some(upstream) = host.parent.filter(|_| report.problem == Some(ProblemCode::DeviceCloned)) else {
+            return;
+        };
+        if std::mem::replace(&mut *locked(&self.copy), Copied::Refused) == Copied::No {
+            self.violated("I12", format!("node {} is refused as a copy, and there is none", host.index));
+        }
+        let renewed = async {
+            let device = host.node().renew(&space(), Renewal::Copy).await?;
+            let name = format!("renewed-{}", host.index);
+            let enrolled = self.hosts[upstream].node().enrol(self.enrolment(&name, Some(device))).await?;
+            *locked(&host.token) = enrolled.token;
+            host.restart().await
+        };
+        match renewed.await {
+            Ok(()) => self.say(|| format!("  node {} is its own from now on", host.index)),
+            Err(error) => self.fault(&format!("a copy cannot be renewed: {error}")),
         }
     }
 

@@ -6,14 +6,16 @@ use crate::{
     world::World,
 };
 use ropeway_core::{
-    conflict::Conflict,
+    conflict::{Conflict, Kind},
     digest::{Digest, contribution},
+    doc::Fields,
     id::{CONFLICT, Collection, Key, RecordId},
     limits,
     outbox::EntryState,
+    profile::Rule,
     record::{Record, State},
 };
-use ropeway_store::StoreError;
+use ropeway_store::{Store, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything that a machine shows.
@@ -28,7 +30,7 @@ impl World {
         let names = self.profile.collections.keys().map(String::as_str).chain([CONFLICT]);
         for name in names {
             let collection = Collection::trusted(name);
-            let page = host.image.list(&space(), &collection, None, usize::MAX).await?;
+            let page = host.image().list(&space(), &collection, None, usize::MAX).await?;
             records.extend(page.into_iter().map(|(id, record)| (Key::new(&collection, &id), record)));
         }
         Ok(Sight { records })
@@ -37,7 +39,7 @@ impl World {
     /// Asks one machine about everything that must hold at any time.
     pub(crate) async fn examine(&self, host: &Host) {
         let examined = async {
-            let state = host.image.space(&space()).await?;
+            let state = host.image().space(&space()).await?;
             let sight = self.sight(host).await?;
             self.kept(host, &sight).await?;
             if !state.filling {
@@ -63,13 +65,13 @@ impl World {
             return Ok(());
         }
         for key in sight.records.keys() {
-            for was in host.image.history(&space(), key).await? {
+            for was in host.image().history(&space(), key).await? {
                 tokens_in(&was.record, &mut found);
             }
         }
         use EntryState::*;
         let kept = [Pending, Sealed, Waiting, Rejected, Receipted, Discarded];
-        for entry in host.image.outbox(&space(), &kept, i64::MIN, usize::MAX).await? {
+        for entry in host.image().outbox(&space(), &kept, i64::MIN, usize::MAX).await? {
             found.append(&mut crate::ledger::tokens_of(&entry.change.fields));
         }
         if let Some(lost) = wanted.difference(&found).next() {
@@ -129,8 +131,13 @@ impl World {
     /// I5, at rest: two live records are the same only where somebody said or asks something about them.
     pub(crate) fn distinct(&self, host: &Host, sight: &Sight) {
         let mut asked: BTreeSet<(Key, Key)> = BTreeSet::new();
+        // A correction that makes a record like several others flags it once, with the nearest of them.
+        let mut flagged: BTreeSet<Key> = BTreeSet::new();
         for (_, conflict) in conflicts(sight) {
             let names = conflict.names();
+            if conflict.kind == Kind::Alike {
+                flagged.extend(names.iter().cloned());
+            }
             for a in &names {
                 asked.extend(names.iter().map(|b| (a.clone(), b.clone())));
             }
@@ -151,10 +158,68 @@ impl World {
                     && other == text
                     && at.saturating_sub(*then).saturating_abs() <= *width
             }) {
-                if !asked.contains(&((*a).clone(), (*b).clone())) {
+                let named = asked.contains(&((*a).clone(), (*b).clone()));
+                if !named && !flagged.contains(*a) && !flagged.contains(*b) {
                     let text = format!("node {}: {a} and {b} are the same, and nobody asks", host.index);
                     self.violated("I5", text);
                 }
+            }
+        }
+    }
+
+    /// I3: where a person decides a contest, no value was replaced at the top by somebody who had not seen
+    /// it, without a conflict that shows it.
+    pub(crate) async fn dropped(&self, host: &Host, sight: &Sight) -> Result<(), StoreError> {
+        let mut told = BTreeSet::new();
+        for (key, record) in sight.records.iter().filter(|(key, _)| &*key.collection == CONFLICT) {
+            tokens_in(record, &mut told);
+            for was in host.image().history(&space(), key).await? {
+                tokens_in(&was.record, &mut told);
+            }
+        }
+        for (key, record) in &sight.records {
+            let Some(rules) = self.profile.rules(&key.collection) else { continue };
+            let parks = |name: &&String| matches!(rules.group_of(name).rule, Rule::Park);
+            let mut newer = record.clone();
+            for was in host.image().history(&space(), key).await? {
+                let both_live = newer.is_live() && was.record.is_live();
+                for field in rules.fields.keys().filter(parks).filter(|_| both_live) {
+                    let (then, now) = (token_at(&was.record, field), token_at(&newer, field));
+                    if let (Some(then), Some(now)) = (then, now)
+                        && then != now
+                        && !told.contains(&then)
+                        && !self.knew(now, then)
+                    {
+                        let text = format!("{key}: v{now}v replaced v{then}v, which its author never saw");
+                        self.violated("I3", text);
+                    }
+                }
+                newer = was.record;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the author of a value had seen another one in its place, perhaps beneath values of their own.
+    fn knew(&self, value: Token, other: Token) -> bool {
+        let saw = locked(&self.saw);
+        let mut at = Some(value);
+        for _ in 0..=saw.len() {
+            at = at.and_then(|token| saw.get(&token).copied().flatten());
+            if at == Some(other) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Notes what the author of an edit sees in the fields that they write.
+    pub(crate) fn sees(&self, before: Option<&Fields>, fields: &Fields) {
+        let mut saw = locked(&self.saw);
+        for (name, value) in fields {
+            if let Some(token) = value.as_str().and_then(one_token) {
+                let there = before.and_then(|fields| fields.get(name)).and_then(|v| v.as_str());
+                saw.insert(token, there.and_then(one_token));
             }
         }
     }
@@ -178,6 +243,16 @@ impl World {
 fn conflicts(sight: &Sight) -> impl Iterator<Item = (&Key, Conflict)> {
     let all = sight.records.iter().filter(|(key, record)| &*key.collection == CONFLICT && record.is_live());
     all.filter_map(|(key, record)| Some((key, Conflict::read(&record.data)?)))
+}
+
+fn one_token(text: &str) -> Option<Token> {
+    let mut found = BTreeSet::new();
+    tokens(text, &mut found);
+    found.pop_first()
+}
+
+fn token_at(record: &Record, field: &str) -> Option<Token> {
+    record.data.str(field).and_then(one_token)
 }
 
 fn tokens_in(record: &Record, found: &mut BTreeSet<Token>) {

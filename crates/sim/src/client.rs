@@ -37,6 +37,9 @@ impl World {
             let Some(client) = clients.get_mut(&slot) else { return };
             let changes: Vec<Change> =
                 edits.iter().filter_map(|edit| client.change(edit, host.clock.now())).collect();
+            for change in &changes {
+                self.sees(client.seen.get(&change.key()).map(|(_, _, seen)| seen), &change.fields);
+            }
             client.last.clone_from(&changes);
             changes
         };

@@ -28,9 +28,9 @@ pub fn draw(seed: u64) -> Story {
     let mut pen = Pen {
         work: Chance::new(seed, "work"),
         net: Chance::new(seed, "net"),
-        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile),
-        nodes: setting.parents.len(),
-        leaves: setting.parents.iter().map(Option::is_some).collect(),
+        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile, setting.copied.is_some()),
+        nodes: setting.parents.len() + usize::from(setting.copied.is_some()),
+        leaves: setting.parents.iter().map(Option::is_some).chain(setting.copied.map(|_| true)).collect(),
         profile: &profile,
         written: 0,
     };
@@ -50,11 +50,15 @@ fn setting(chance: &mut Chance) -> Setting {
         &[None, Some(0), Some(0), Some(1), Some(1), Some(2)],
     ];
     let profile = chance.weighted(&[(3, "world"), (1, "race-logger")]);
+    let parents = chance.one(trees).to_vec();
+    // Only a machine that nobody follows is copied: a card, a phone.
+    let leaf = (0..parents.len()).rev().find(|node| !parents.contains(&Some(*node)));
     Setting {
+        copied: leaf.filter(|_| chance.happens(15)),
         profile: profile.into(),
         delete: (*chance.one(&["latest", "delete", "edit", "park"])).into(),
         resolver: chance.weighted(&[(3, "upstream"), (1, "author"), (1, "anyone")]).into(),
-        parents: chance.one(trees).to_vec(),
+        parents,
         batch: chance.weighted(&[(1, 1), (2, 3), (2, 500)]),
         page: chance.weighted(&[(1, 1), (2, 3), (2, 5_000)]),
     }
@@ -83,10 +87,11 @@ enum What {
     Discard,
     Retry,
     Restart,
+    Copy,
 }
 
 impl Taste {
-    fn new(chance: &mut Chance, profile: &Profile) -> Self {
+    fn new(chance: &mut Chance, profile: &Profile, copies: bool) -> Self {
         let clocks = chance.happens(30);
         let mut some = |often: u64| if chance.happens(60) { often } else { 0 };
         let kinds = vec![
@@ -101,6 +106,7 @@ impl Taste {
             (some(2), What::Discard),
             (some(2), What::Retry),
             (some(2), What::Restart),
+            (if copies { 4 } else { 0 }, What::Copy),
         ];
         let pool = 2 + chance.index(4);
         let faults = *chance.one(&[0, 15, 40]);
@@ -185,6 +191,7 @@ impl Pen<'_> {
             }
             What::Discard => Act::Discard { node: self.follower(), which: self.work.index(4) },
             What::Retry => Act::Retry { node: self.follower() },
+            What::Copy if outermost => Act::Copy,
             What::Restart if outermost => Act::Restart { node },
             _ => {
                 let behind = self.work.happens(15).then(|| self.work.below(3));

@@ -2,9 +2,10 @@
 
 use crate::{
     host::{Host, locked, space},
-    world::World,
+    world::{Copied, World},
 };
 use ropeway_replica::ReplicaError;
+use ropeway_store::Store;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Rounds until the outboxes must be empty. Each is longer than any retry schedule.
@@ -44,10 +45,15 @@ impl World {
         self.at_rest().await
     }
 
+    /// Who follows somebody, the deepest first.
+    fn followers(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter().rev().filter(|host| host.parent.is_some() && host.is_there())
+    }
+
     /// Every follower syncs once, the deepest first; whether anything moved or is left.
     async fn round(self: &Arc<Self>, round: usize) -> Result<bool, ReplicaError> {
         let mut moved = false;
-        for host in self.hosts.iter().rev().filter(|host| host.parent.is_some()) {
+        for host in self.followers() {
             let node = host.node();
             let unsent: Vec<i64> =
                 node.queue(&space()).await?.iter().filter(|q| q.state.is_unsent()).map(|q| q.seq).collect();
@@ -60,6 +66,7 @@ impl World {
                 node.queue_retry(&space(), &unsent).await?;
             }
             let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
+            self.synced(host, &report).await;
             self.say(|| {
                 format!(
                     "  node {} {:?} {:?} pulled {}",
@@ -80,29 +87,33 @@ impl World {
 
     /// All replicas are equal, and a further sync moves nothing.
     async fn at_rest(self: &Arc<Self>) -> Result<(), ReplicaError> {
+        if *locked(&self.copy) == Copied::Unnoticed {
+            self.violated("I3", "a machine and its copy sync side by side, and nobody is told".into());
+        }
         let truth = self.dump(&self.hosts[0]).await?;
-        let digest = self.hosts[0].image.space(&space()).await?.digest;
-        for host in &self.hosts {
+        let digest = self.hosts[0].image().space(&space()).await?.digest;
+        for host in self.hosts.iter().filter(|host| host.is_there()) {
             let sight = self.sight(host).await?;
             self.settled(host, &sight);
-            for fault in host.image.audit().await?.faults {
+            for fault in host.image().audit().await?.faults {
                 self.violated("audit", format!("node {}: {fault}", host.index));
             }
             if host.parent.is_none() {
                 self.distinct(host, &sight);
+                self.dropped(host, &sight).await?;
                 continue;
             }
             let dump = self.dump(host).await?;
-            let state = host.image.space(&space()).await?;
+            let state = host.image().space(&space()).await?;
             if dump != truth || state.digest != digest {
                 let text = difference(&truth, &dump);
                 self.violated("I4", format!("node {} differs from node 0: {text}", host.index));
             }
         }
-        for host in self.hosts.iter().rev().filter(|host| host.parent.is_some()) {
-            let before = host.image.space(&space()).await?;
+        for host in self.followers() {
+            let before = host.image().space(&space()).await?;
             let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
-            let after = host.image.space(&space()).await?;
+            let after = host.image().space(&space()).await?;
             if report.pushed + report.pulled > 0 || before != after {
                 let text = format!("node {} syncs again and moves {report:?}", host.index);
                 self.violated("I12", text);

@@ -13,7 +13,10 @@ use ropeway_core::{
 };
 use ropeway_replica::{Clock, Ids, Node, NodeOptions, ReplicaError, SequentialIds};
 use ropeway_store::{MemoryStore, Stored};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// The one space of a story.
 pub(crate) fn space() -> SpaceId {
@@ -28,8 +31,9 @@ pub(crate) struct Host {
     pub(crate) parent: Option<usize>,
     /// Its clocks.
     pub(crate) clock: Arc<SimClock>,
-    /// What is on its disk.
-    pub(crate) image: Stored,
+    disk: Mutex<Arc<MemoryStore>>,
+    /// Whether it is not there yet.
+    pub(crate) asleep: AtomicBool,
     profile: Arc<Profile>,
     now: Mutex<Run>,
     /// What it has acknowledged.
@@ -63,7 +67,7 @@ impl Host {
         clock: SimClock,
     ) -> Result<Self, ReplicaError> {
         let epoch = Epoch::trusted(format!("epoch-{index}"));
-        let image: Stored = Arc::new(MemoryStore::new(epoch, parent.is_some()));
+        let image = Arc::new(MemoryStore::new(epoch, parent.is_some()));
         let clock = Arc::new(clock);
         let run = start(&image, index, parent, 1, profile, &clock).await?;
         run.node.open_space(&space()).await?;
@@ -71,7 +75,8 @@ impl Host {
             index,
             parent,
             clock,
-            image,
+            disk: Mutex::new(image),
+            asleep: AtomicBool::new(false),
             profile: profile.clone(),
             now: Mutex::new(run),
             ledger: Mutex::default(),
@@ -79,6 +84,25 @@ impl Host {
             examined: Mutex::new(-1),
             token: Mutex::default(),
         })
+    }
+
+    /// What is on its disk.
+    pub(crate) fn image(&self) -> Arc<MemoryStore> {
+        locked(&self.disk).clone()
+    }
+
+    /// Whether it takes part.
+    pub(crate) fn is_there(&self) -> bool {
+        !self.asleep.load(Ordering::Relaxed)
+    }
+
+    /// Begins to take part, as a copy of another machine: its disk, its token, and what it answered for.
+    pub(crate) async fn become_copy_of(&self, other: &Self) -> Result<(), ReplicaError> {
+        *locked(&self.disk) = Arc::new(other.image().image());
+        locked(&self.token).clone_from(&locked(&other.token));
+        locked(&self.ledger).values.clone_from(&locked(&other.ledger).values);
+        self.asleep.store(false, Ordering::Relaxed);
+        self.restart().await
     }
 
     /// The node that runs now.
@@ -96,14 +120,14 @@ impl Host {
         self.life().end();
         self.clock.reboot();
         let number = locked(&self.now).number + 1;
-        let run = start(&self.image, self.index, self.parent, number, &self.profile, &self.clock).await?;
+        let run = start(&self.image(), self.index, self.parent, number, &self.profile, &self.clock).await?;
         *locked(&self.now) = run;
         Ok(())
     }
 }
 
 async fn start(
-    image: &Stored,
+    image: &Arc<MemoryStore>,
     index: usize,
     parent: Option<usize>,
     number: u64,

@@ -49,6 +49,10 @@ struct Arguments {
     /// How often a failing story is played to shorten it; 0 does not
     #[arg(long, default_value_t = 3_000)]
     shrink: usize,
+    /// After the seeds, plant each known bug in turn and play until it is found (needs the feature
+    /// `planted`)
+    #[arg(long)]
+    planted: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -66,18 +70,50 @@ fn main() -> Result<ExitCode> {
         return Ok(code(outcome.violation.is_none()));
     }
     let (played, failed, took) = play_all(&arguments);
+    let missed = if arguments.planted && failed.is_empty() { hunt(&arguments)? } else { Vec::new() };
     for (story, outcome) in failed.values() {
         report(&arguments, story, outcome)?;
     }
     let rate = played as f64 / took.as_secs_f64().max(0.001);
     if arguments.json {
         let seeds: Vec<u64> = failed.keys().copied().collect();
-        let summary = serde_json::json!({"played": played, "failed": seeds, "seconds": took.as_secs_f64()});
+        let seconds = took.as_secs_f64();
+        let summary = serde_json::json!({
+            "played": played, "failed": seeds, "seconds": seconds, "planted_missed": missed,
+        });
         println!("{summary}");
     } else {
         println!("sim: {played} seeds, {} failed, {rate:.0} seeds/s", failed.len());
     }
-    Ok(code(failed.is_empty()))
+    Ok(code(failed.is_empty() && missed.is_empty()))
+}
+
+/// Plants each bug in turn; those that no seed found.
+#[cfg(feature = "planted")]
+fn hunt(arguments: &Arguments) -> Result<Vec<String>> {
+    use ropeway_core::planted::{Bug, plant};
+    let mut missed = Vec::new();
+    for bug in Bug::ALL {
+        plant(Some(bug));
+        let (played, failed, _) = play_all(arguments);
+        match failed.values().next() {
+            Some((story, Outcome { violation: Some(found), .. })) => {
+                let text = found.text.lines().next().unwrap_or_default();
+                println!("sim: planted {bug:?}: seed {} breaks {}: {text}", story.seed, found.rule);
+            }
+            _ => {
+                println!("sim: planted {bug:?}: NOT FOUND in {played} seeds");
+                missed.push(format!("{bug:?}"));
+            }
+        }
+    }
+    plant(None);
+    Ok(missed)
+}
+
+#[cfg(not(feature = "planted"))]
+fn hunt(_: &Arguments) -> Result<Vec<String>> {
+    anyhow::bail!("this program was built without the feature `planted`: it has no bugs to plant")
 }
 
 fn code(passed: bool) -> ExitCode {
@@ -117,7 +153,7 @@ fn play_all(arguments: &Arguments) -> (u64, Failed, Duration) {
                         let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
                         failed.insert(story.seed, (story, outcome));
                     }
-                    if number % 200 == 199 && !arguments.json {
+                    if number % 500 == 499 && !arguments.json {
                         println!("sim: {} seeds", number + 1);
                     }
                 }

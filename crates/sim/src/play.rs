@@ -6,6 +6,7 @@ use crate::{
     story::Story,
     world::{Violation, World},
 };
+use ropeway_store::Store;
 use std::sync::Arc;
 
 /// What came of a story.
@@ -58,13 +59,13 @@ async fn tell(world: &Arc<World>, story: &Story) {
 impl World {
     /// After an act: machines that died start again, and every machine that changed is examined.
     async fn after(&self) -> Result<(), String> {
-        for host in &self.hosts {
+        for host in self.hosts.iter().filter(|host| host.is_there()) {
             if host.life().is_over() {
                 host.restart().await.map_err(|e| format!("node {} does not start: {e}", host.index))?;
                 self.say(|| format!("  node {} starts again", host.index));
             }
-            let state = host.image.space(&space()).await.map_err(|e| e.to_string())?;
-            let generation = host.image.generation().await.map_err(|e| e.to_string())?;
+            let state = host.image().space(&space()).await.map_err(|e| e.to_string())?;
+            let generation = host.image().generation().await.map_err(|e| e.to_string())?;
             if std::mem::replace(&mut *locked(&host.examined), generation) == generation {
                 continue;
             }

@@ -57,7 +57,7 @@ fn shorter_acts(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
 
 /// Leaves the last node out where nothing needs it.
 fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
-    while best.setting.parents.len() > 2 {
+    while best.setting.parents.len() > 2 && best.setting.copied.is_none() {
         let last = best.setting.parents.len() - 1;
         let mut fewer = best.clone();
         fewer.setting.parents.pop();
@@ -69,9 +69,10 @@ fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
     }
 }
 
-fn node_of(act: &Act) -> Option<usize> {
+/// The node at which an act happens.
+pub(crate) fn node_of(act: &Act) -> Option<usize> {
     match act {
-        Act::Wait { .. } => None,
+        Act::Wait { .. } | Act::Copy => None,
         Act::Clock { node, .. }
         | Act::Write { node, .. }
         | Act::Push { node, .. }

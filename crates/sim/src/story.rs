@@ -30,6 +30,9 @@ pub struct Setting {
     pub batch: usize,
     /// Records in one page.
     pub page: usize,
+    /// The node whose disk may be copied into one more machine, the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<usize>,
 }
 
 /// One step.
@@ -125,6 +128,8 @@ pub enum Act {
         /// The node.
         node: usize,
     },
+    /// The disk of the node that the setting names is copied, and the copy runs too.
+    Copy,
 }
 
 /// One edit by a person or a device.

@@ -3,6 +3,7 @@
 use crate::{
     clock::SimClock,
     host::{Host, locked, space},
+    ledger::Token,
     story::{Setting, Story},
 };
 use ropeway_core::{
@@ -15,7 +16,7 @@ use ropeway_core::{
 use ropeway_replica::Enrolment;
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 use tokio::time::Instant;
 
@@ -38,6 +39,18 @@ pub(crate) struct Client {
     pub(crate) count: u64,
 }
 
+/// What became of a copied machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Copied {
+    /// There is no copy.
+    #[default]
+    No,
+    /// There are two, and nobody has noticed.
+    Unnoticed,
+    /// One of them was refused as a copy.
+    Refused,
+}
+
 /// The roles that people and devices of a profile get.
 pub(crate) struct Roles {
     /// At the node without an upstream: may settle conflicts.
@@ -53,6 +66,10 @@ pub(crate) struct World {
     pub(crate) roles: Roles,
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Mutex<BTreeMap<(usize, usize), Client>>,
+    /// What the author of a value saw in its place.
+    pub(crate) saw: Mutex<BTreeMap<Token, Option<Token>>>,
+    /// Whether a machine was copied, and whether one of the two was told so.
+    pub(crate) copy: Mutex<Copied>,
     found: Mutex<Vec<Violation>>,
     trace: Mutex<Trace>,
 }
@@ -101,6 +118,13 @@ impl World {
             let host = Host::new(index, *parent, &profile, SimClock::new(started)).await;
             hosts.push(host.map_err(|e| e.to_string())?);
         }
+        if let Some(copied) = setting.copied {
+            let parent = *setting.parents.get(copied).unwrap_or(&None);
+            let host = Host::new(hosts.len(), parent, &profile, SimClock::new(started)).await;
+            let host = host.map_err(|e| e.to_string())?;
+            host.asleep.store(parent.is_some(), Ordering::Relaxed);
+            hosts.push(host);
+        }
         let lines = traced.then(Vec::new);
         let world = Arc::new(Self {
             roles: roles_of(&profile),
@@ -108,11 +132,13 @@ impl World {
             profile,
             hosts,
             clients: Mutex::default(),
+            saw: Mutex::default(),
+            copy: Mutex::default(),
             found: Mutex::default(),
             trace: Mutex::new(Trace { hasher: blake3::Hasher::new(), lines }),
         });
         for host in &world.hosts {
-            if let Some(parent) = host.parent {
+            if let Some(parent) = host.parent.filter(|_| host.is_there()) {
                 let name = format!("node-{}", host.index);
                 let enrolled = world.hosts[parent].node().enrol(world.enrolment(&name, None)).await;
                 *locked(&host.token) = enrolled.map_err(|e| e.to_string())?.token;

@@ -18,6 +18,7 @@ use ropeway_core::{
     id::{CONFLICT, Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Fed, Keys, Plan, Sealed, Snapshot, Superseded},
+    planted::{self, Bug},
     profile::Profile,
     record::Record,
     time::{Stamp, Time},
@@ -89,7 +90,11 @@ impl MemoryStore {
         keys: Keys,
         decide: &mut dyn FnMut(&Snapshot) -> ropeway_core::plan::Decision,
     ) -> Done<Box<Plan>> {
-        let mut snapshot = Snapshot::empty(self.epoch(), space.head, self.follows, now);
+        let mut head = space.head;
+        if planted::has(Bug::UnlockedHead) {
+            head.0 -= 1;
+        }
+        let mut snapshot = Snapshot::empty(self.epoch(), head, self.follows, now);
         snapshot.next_entry = space.next_entry;
         let mut asking = Asking::new(snapshot, keys);
         loop {
