@@ -11,7 +11,6 @@ use crate::{
 use anyhow::Result;
 use ropeway_core::{
     digest::{Digest, contribution},
-    limits,
     outbox::EntryState,
     time::Time,
 };
@@ -225,10 +224,9 @@ fn disk(_: &Path) -> Check {
 
 async fn clock(opened: &Opened) -> Result<Check> {
     let status = opened.node.status(&opened.space).await?;
-    let alarm = i64::try_from(limits::HEAD_AHEAD_ALARM.as_micros()).unwrap_or(i64::MAX);
-    if status.head_ahead > alarm {
-        let text = format!("the last change here is {} s ahead of the clock", status.head_ahead / 1_000_000);
-        return Ok(Check::fail("clock", text, "set the clock; changes keep their order meanwhile"));
+    if let Some(alarm) = status.head_alarm {
+        let next = "set the clock; where it is right: `ropeway backup FILE`, stop the node, `ropeway restore FILE --restamp`";
+        return Ok(Check::fail("clock", alarm, next));
     }
     if Time::parse(NOT_BEFORE).is_some_and(|earliest| status.now < earliest) {
         let text = format!("the clock says {}: it was never set", status.now);

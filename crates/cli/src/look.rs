@@ -9,7 +9,6 @@ use crate::{
 use anyhow::Result;
 use ropeway_core::{
     id::{CONFLICT, Collection, Key, RecordId},
-    limits,
     record::Record,
 };
 use ropeway_replica::Status;
@@ -152,6 +151,8 @@ fn status_json(status: &Status, opened: &Opened) -> Value {
         "epoch": status.epoch,
         "head": status.head,
         "head_ahead_us": status.head_ahead,
+        "head_alarm": status.head_alarm,
+        "offset_to_top_us": status.offset_to_top,
         "digest": show::digest(status.digest),
         "records": status.digest.count,
         "follows": status.follows,
@@ -194,14 +195,13 @@ fn status_text(status: &Status, opened: &Opened) -> String {
             )
         },
     );
-    let clock =
-        match status.head_ahead > i64::try_from(limits::HEAD_AHEAD_ALARM.as_micros()).unwrap_or(i64::MAX) {
-            true => format!(
-                "the head is {} s ahead of the clock: run `ropeway doctor`",
-                status.head_ahead / 1_000_000
-            ),
-            false => "in order".into(),
-        };
+    let off = status.offset_to_top.map(|micros| micros / 1_000_000).filter(|seconds| seconds.abs() > 10);
+    let clock = match (&status.head_alarm, off, status.offset_to_top) {
+        (Some(alarm), ..) => alarm.clone(),
+        (_, Some(seconds), _) => format!("{} s off the top's, corrected", -seconds),
+        (_, None, None) => "not compared with the top's since this machine started".into(),
+        (_, None, Some(_)) => "in order".into(),
+    };
     let rows = [
         ("node", format!("{} ({}, {})", status.device, status.profile, status.store)),
         ("data", format!("{} ({})", opened.config.data_dir.display(), show::bytes(status.bytes))),

@@ -99,6 +99,10 @@ pub struct Conflict {
     pub state: Standing,
     /// When it was written.
     pub opened_at: Time,
+    /// Whether the clock of the incoming side was never measured in that boot: its time is what the device
+    /// showed, uncorrected.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unmeasured: bool,
     /// The answer, or the side that the rule took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,

@@ -16,6 +16,7 @@ pub mod epoch;
 pub mod id;
 pub mod ingest;
 pub mod limits;
+pub mod measured;
 pub mod merge;
 pub mod nonce;
 pub mod outbox;

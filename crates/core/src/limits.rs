@@ -38,7 +38,7 @@ pub const CASCADE_MAX: usize = 10_000;
 /// Records that one push may move to another audience; above it a move is refused.
 pub const AUDIENCE_MOVES_MAX: usize = 10_000;
 /// A head further ahead of the clock than this is an alarm.
-pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(60);
+pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(300);
 /// Author times further ahead than this of their arrival are clamped by the node without an upstream.
 pub const FUTURE_SLACK: Duration = Duration::from_secs(0);
 /// A page of a pull ends early when it holds this many bytes of data, so that memory stays bounded.

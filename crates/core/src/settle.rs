@@ -4,6 +4,7 @@ use crate::{
     change::{Base, Op},
     id::{Epoch, Key},
     ingest,
+    measured::Boots,
     outbox::{Entry, EntryState},
     plan::{Decision, Plan, Sealed, Snapshot},
     planted::{self, Bug},
@@ -83,29 +84,43 @@ pub const NEVER: Time = Time(i64::MAX);
 
 /// Seals a batch: the entries and the bytes go to disk together, before the first send. `body` makes the
 /// bytes. Entries that moved meanwhile (a person typed on) are left out; an empty plan when none is left.
+/// The times of changes made here are corrected by what is known of their boot; others' go as they came.
 pub fn seal(
     snapshot: &Snapshot,
     id: &str,
     wanted: &[(i64, crate::id::ChangeId)],
+    boots: &Boots,
     body: impl Fn(&[&Entry]) -> Vec<u8>,
 ) -> Decision {
-    let mut entries: Vec<&Entry> = snapshot.outbox.values().flatten().collect();
-    entries.retain(|e| {
+    let mut chosen: Vec<&Entry> = snapshot.outbox.values().flatten().collect();
+    chosen.retain(|e| {
         e.state.is_unsent() && wanted.iter().any(|(seq, change)| e.seq == *seq && e.change.id == *change)
     });
-    entries.sort_by_key(|e| e.seq);
+    chosen.sort_by_key(|e| e.seq);
+    let entries: Vec<Entry> = chosen.into_iter().map(|e| corrected(e, boots)).collect();
     let mut plan = Plan { head: snapshot.head, ..Plan::default() };
     if !entries.is_empty() {
-        plan.sealed.push(Sealed { id: id.to_owned(), body: body(&entries), changes: entries.len() });
-        let sealed = |e: &Entry| Entry {
+        let bodies: Vec<&Entry> = entries.iter().collect();
+        plan.sealed.push(Sealed { id: id.to_owned(), body: body(&bodies), changes: entries.len() });
+        let sealed = |e: Entry| Entry {
             state: EntryState::Sealed,
             batch: Some(id.to_owned()),
             tried_at: Some(snapshot.now),
-            ..e.clone()
+            ..e
         };
         plan.outbox = entries.into_iter().map(sealed).collect();
     }
     Decision::Plan(Box::new(plan))
+}
+
+fn corrected(entry: &Entry, boots: &Boots) -> Entry {
+    let mut entry = entry.clone();
+    if entry.own
+        && let Some(at) = &mut entry.change.at
+    {
+        at.offset = boots.offset(at).or(at.offset);
+    }
+    entry
 }
 
 /// Takes the receipts of a batch: each settles its own change, whatever happened to its neighbours. An

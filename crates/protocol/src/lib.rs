@@ -46,6 +46,10 @@ pub struct Hello {
     pub profile: String,
     /// The node's clock when it answered.
     pub now: Time,
+    /// Microseconds to add to `now` to get the time of the node at the top: 0 there, measured at a node that
+    /// follows. Absent where this node has not measured it since it started: nobody measures by it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<i64>,
 }
 
 /// The body of `POST /v1/push`.

@@ -200,6 +200,7 @@ async fn the_hello_is_read_and_the_device_names_itself() {
                 epoch: Epoch::trusted("e1"),
                 profile: "race-logger 1".into(),
                 now: Time(1),
+                offset: Some(0),
             };
             let _ = socket.write_all(&answer("200 OK", JSON, &serde_json::to_vec(&hello).unwrap())).await;
         }

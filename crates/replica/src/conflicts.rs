@@ -155,7 +155,7 @@ impl Node {
                 version: answer.version.unwrap_or(shown.version),
             }),
             author,
-            at: Some(self.inner.clock.author_time()),
+            at: Some(self.author_time()),
         };
         let receipt = self.ingest(space, grant, vec![change]).await?.pop();
         let receipt = receipt.ok_or_else(|| ReplicaError::Invalid("the answer was empty".into()))?;

@@ -59,7 +59,7 @@ impl Node {
                 None => None,
             },
             author: Author { device: self.inner.device.clone(), person: desk.person.clone() },
-            at: Some(self.inner.clock.author_time()),
+            at: Some(self.author_time()),
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
         let batch = Batch { grant, changes: vec![change], repeatable };

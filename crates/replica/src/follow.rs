@@ -11,6 +11,9 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
+/// How long a wait for a due change lasts before the clock is looked at again.
+const STEP: Duration = Duration::from_secs(60);
+
 /// How a follower follows.
 #[derive(Debug, Clone)]
 pub struct FollowOptions {
@@ -306,9 +309,12 @@ impl Run {
                 continue;
             };
             let wait = Duration::from_micros(u64::try_from(due.since(now)).unwrap_or(0));
+            // In steps: the wall clock by which it is due may be set meanwhile.
             #[allow(clippy::disallowed_methods)] // the runtime's own clock, only to wait by
-            sleep_until(Instant::now() + wait).await;
-            return;
+            sleep_until(Instant::now() + wait.min(STEP)).await;
+            if wait <= STEP {
+                return;
+            }
         }
     }
 }

@@ -73,14 +73,23 @@ impl Node {
     }
 
     fn lease_value(&self, owner: &str) -> String {
-        let until = self.inner.clock.now().plus(i64::try_from(HOLDS.as_micros()).unwrap_or(0));
-        format!("{owner} {}", until.0)
+        let (clock, holds) = (&self.inner.clock, i64::try_from(HOLDS.as_micros()).unwrap_or(0));
+        let (mono, wall) = (clock.mono().saturating_add(holds), clock.now().plus(holds));
+        format!("{owner} {} {mono} {}", clock.boot(), wall.0)
     }
 
-    /// A lease that ran out, or that lies so far ahead that a clock must have jumped.
+    /// A lease that ran out, or that lies so far ahead that a clock must have jumped. Within one boot the
+    /// monotonic clock says so, whatever happens to the wall clock.
     fn is_free(&self, value: &str) -> bool {
-        let Some(until) = value.rsplit_once(' ').and_then(|(_, t)| t.parse().ok()) else { return true };
-        let left = Time(until).since(self.inner.clock.now());
+        let mut parts = value.split(' ').skip(1).map(str::parse::<i64>);
+        let (Some(Ok(boot)), Some(Ok(mono)), Some(Ok(wall))) = (parts.next(), parts.next(), parts.next()) else {
+            return true;
+        };
+        let clock = &self.inner.clock;
+        let left = match u64::try_from(boot) == Ok(clock.boot()) {
+            true => mono.saturating_sub(clock.mono()),
+            false => Time(wall).since(clock.now()),
+        };
         left <= 0 || left > i64::try_from(HOLDS.as_micros()).unwrap_or(0)
     }
 }

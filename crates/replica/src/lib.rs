@@ -21,6 +21,7 @@ mod follow;
 mod ids;
 mod ingest;
 mod lease;
+mod measure;
 mod members;
 mod node;
 mod nonce;

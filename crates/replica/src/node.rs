@@ -3,6 +3,8 @@
 use crate::{Clock, Ids, ReplicaError};
 use ropeway_core::{
     id::{DeviceId, SpaceId},
+    limits,
+    measured::Boots,
     profile::Profile,
     time::Stamp,
 };
@@ -43,6 +45,8 @@ pub(crate) struct Inner {
     pub(crate) device: DeviceId,
     /// Key of the cursors' seal.
     pub(crate) secret: [u8; 32],
+    /// The top's clock as measured in each boot.
+    pub(crate) boots: Mutex<Boots>,
     /// The head of each space, for whoever waits for news.
     heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
 }
@@ -65,8 +69,9 @@ impl Node {
         let device = DeviceId::parse(&device)?;
         let secret = *blake3::hash(secret.as_bytes()).as_bytes();
         store.install_views(&profile).await?;
-        let heads = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { store, profile, clock, ids, follows, device, secret, heads }) })
+        let (boots, heads) = (Mutex::new(crate::measure::read(&store).await?), Mutex::default());
+        let inner = Inner { store, profile, clock, ids, follows, device, secret, boots, heads };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The node's own device id.
@@ -96,7 +101,27 @@ impl Node {
 
     /// Makes sure that a space is there.
     pub async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, ReplicaError> {
-        Ok(self.inner.store.open_space(space).await?)
+        let state = self.inner.store.open_space(space).await?;
+        if let Some(text) = self.head_alarm(state.head) {
+            tracing::error!(%space, "{text}");
+        }
+        Ok(state)
+    }
+
+    /// Why a head is an alarm: it is so far ahead of this machine's clock that times would mislead people and
+    /// cursors for as long. `None` where it is not.
+    pub fn head_alarm(&self, head: Stamp) -> Option<String> {
+        let ahead = head.time().since(self.inner.clock.now());
+        let most = i64::try_from(limits::HEAD_AHEAD_ALARM.as_micros()).unwrap_or(i64::MAX);
+        (ahead > most).then(|| {
+            format!(
+                "the newest change here is of {}, {} s ahead of this machine's clock; nothing is lost and changes keep \
+                 their order; set the clock or, where it is right, stop the node and run `ropeway restore` with a \
+                 fresh `ropeway backup` and `--restamp`",
+                head.time(),
+                ahead / 1_000_000
+            )
+        })
     }
 
     /// Watches a space's head: a value is sent after each commit of this process. A hint, not the truth:

@@ -50,8 +50,9 @@ impl Node {
         let keys = Keys { outbox: chosen.iter().map(|e| e.over.clone()).collect(), ..Keys::default() };
         let wanted: Vec<(i64, ChangeId)> = chosen.iter().map(|e| (e.seq, e.change.id.clone())).collect();
         let id = self.inner.ids.id();
+        let boots = self.boots();
         let decide: Decide = Box::new(move |snapshot| {
-            settle::seal(snapshot, &id, &wanted, |entries| {
+            settle::seal(snapshot, &id, &wanted, &boots, |entries| {
                 let changes = entries.iter().map(|e| e.change.clone()).collect();
                 serde_json::to_vec(&Push { batch: Some(id.clone()), changes }).unwrap_or_default()
             })

@@ -26,8 +26,12 @@ pub struct Status {
     pub epoch: Epoch,
     /// The space's head.
     pub head: Stamp,
-    /// How far the head is ahead of the clock, in microseconds; an alarm beyond a minute.
+    /// How far the head is ahead of the clock, in microseconds.
     pub head_ahead: i64,
+    /// Why that is an alarm and what to do, where it is one.
+    pub head_alarm: Option<String>,
+    /// Microseconds to add to this node's clock to get the time at the top, where it is known in this boot.
+    pub offset_to_top: Option<i64>,
     /// The space's digest.
     pub digest: Digest,
     /// Whether the node follows an upstream.
@@ -62,6 +66,8 @@ impl Node {
             epoch: state.epoch,
             head: state.head,
             head_ahead: state.head.time().since(now).max(0),
+            head_alarm: self.head_alarm(state.head),
+            offset_to_top: self.offset_to_top(),
             digest: state.digest,
             follows: self.inner.follows,
             outbox: store.outbox_counts(space).await?,

@@ -172,6 +172,7 @@ impl Node {
         progress: &(dyn Fn(Progress) + Send + Sync),
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
+        self.measure(transport).await??;
         self.push_all(space, transport, options, progress, report).await?;
         let awaited = self.awaited(space).await?;
         self.pull_all(space, transport, options, progress, report, false).await?;

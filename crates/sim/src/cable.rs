@@ -201,6 +201,7 @@ impl Transport for Cable {
             epoch: state.epoch,
             profile: format!("{} {}", node.profile().name, node.profile().version),
             now: node.clock().now(),
+            offset: node.offset_to_top(),
         };
         self.back(number, fault, hello).await
     }

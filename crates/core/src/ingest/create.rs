@@ -127,6 +127,7 @@ impl Work<'_> {
             incoming: Side { values: values.clone(), by: change.author.clone(), at: case.at, deleted: false },
             state: Standing::Open,
             opened_at: self.snap.now,
+            unmeasured: self.unmeasured,
             resolution: None,
             merged: None,
             resolved_by: None,

@@ -291,6 +291,7 @@ impl Work<'_> {
             incoming: Side { values, by: change.author.clone(), at: case.at, deleted: incoming_deletes },
             state: if settled.is_some() { Standing::Automatic } else { Standing::Open },
             opened_at: self.snap.now,
+            unmeasured: self.unmeasured,
             resolution: settled,
             merged: None,
             resolved_by: None,

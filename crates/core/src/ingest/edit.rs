@@ -242,6 +242,7 @@ impl Work<'_> {
         replaced.incoming.values.extend(contest.wanted.clone());
         replaced.incoming.at = case.at;
         replaced.incoming.by = author.clone();
+        replaced.unmeasured = self.unmeasured;
         for field in contest.wanted.keys().filter(|f| !conflict.fields.contains(f)) {
             replaced.fields.push(field.clone());
             replaced.server.values.extend(contest.there.get(field).map(|v| (field.clone(), v.clone())));
@@ -395,6 +396,7 @@ impl Work<'_> {
             },
             state: if settled.is_some() { Standing::Automatic } else { Standing::Open },
             opened_at: self.snap.now,
+            unmeasured: self.unmeasured,
             resolution: settled,
             merged: None,
             resolved_by: None,

@@ -128,7 +128,7 @@ impl Work<'_> {
             self.replay(change, content, remembered);
             return Ok(());
         }
-        self.begin();
+        self.begin(change);
         let answer = self.admit(change)?;
         if answer.verdict.is_settled() {
             if self.repeatable && !planted::has(Bug::SkippedReceipt) {

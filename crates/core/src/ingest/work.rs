@@ -2,7 +2,7 @@
 
 use super::{Answer, refs::links_of, same::print};
 use crate::{
-    change::{Author, Change, Grant},
+    change::{Author, Change, Door, Grant},
     conflict::Conflict,
     digest::hash64,
     doc::Doc,
@@ -82,6 +82,8 @@ pub(crate) struct Work<'a> {
     pub(crate) told: bool,
     /// The clock offset of its author.
     pub(crate) offset: i64,
+    /// Whether the clock of its author was never measured.
+    pub(crate) unmeasured: bool,
     /// Whether this is the upstream's answer being taken in, not a change made here.
     pub(crate) absorbs: bool,
     /// Whether receipts are remembered.
@@ -116,6 +118,7 @@ impl<'a> Work<'a> {
             found: None,
             told: false,
             offset: 0,
+            unmeasured: false,
             absorbs: false,
             repeatable: true,
             gone: BTreeSet::new(),
@@ -125,7 +128,10 @@ impl<'a> Work<'a> {
     }
 
     /// Begins the next change.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, change: &Change) {
+        // The top's own clock is the measure.
+        let by_others_clock = self.grant.door == Door::Push || self.snap.follows;
+        self.unmeasured = by_others_clock && change.at.is_some_and(|at| at.offset.is_none());
         self.side.clear();
         self.found = None;
         self.told = false;

@@ -5,6 +5,7 @@ use ropeway_core::{
     absorb::{self, Reached},
     change::{Change, Door, Grant},
     id::ChangeId,
+    measured::Boots,
     outbox::{Entry, EntryState},
     plan::{Decision, Fed, Keys},
     settle::{self, BatchLimit},
@@ -44,7 +45,7 @@ impl Node {
         let body = |entries: &[&Entry]| {
             serde_json::to_vec(&entries.iter().map(|e| &e.change).collect::<Vec<_>>()).unwrap()
         };
-        let plan = self.ask(keys, 0, |snapshot| settle::seal(snapshot, &id, &wanted, body));
+        let plan = self.ask(keys, 0, |snapshot| settle::seal(snapshot, &id, &wanted, &Boots::default(), body));
         self.apply(plan);
     }
 

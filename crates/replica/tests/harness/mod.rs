@@ -322,6 +322,7 @@ impl Transport for Cable {
             epoch,
             profile: "race 1".into(),
             now,
+            offset: self.cloud.offset_to_top(),
         })
     }
 

@@ -27,7 +27,10 @@ pub(super) async fn ready(State(host): State<Host>) -> Result<Response, Failure>
         reasons.push("the node is stopping".to_owned());
     }
     match host.node().store().space(&host.inner.space).await {
-        Ok(state) => host.saw(&state.epoch),
+        Ok(state) => {
+            host.saw(&state.epoch);
+            reasons.extend(host.node().head_alarm(state.head));
+        }
         Err(error) => reasons.push(crate::problem_of(&error.into()).detail),
     }
     reasons.extend(host.trouble());
@@ -68,6 +71,7 @@ pub(super) async fn version(State(host): State<Host>) -> Result<Response, Failur
         epoch: state.epoch,
         profile: format!("{} {}", profile.name, profile.version),
         now: host.node().clock().now(),
+        offset: host.node().offset_to_top(),
     })
 }
 

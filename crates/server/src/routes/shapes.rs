@@ -106,6 +106,8 @@ pub(super) struct Hello {
     profile: String,
     #[schema(format = DateTime)]
     now: String,
+    /// Microseconds from `now` to the time of the node at the top, where this node knows it.
+    offset: Option<i64>,
 }
 
 /// Who made a change.
