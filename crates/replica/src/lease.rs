@@ -82,7 +82,8 @@ impl Node {
     /// monotonic clock says so, whatever happens to the wall clock.
     fn is_free(&self, value: &str) -> bool {
         let mut parts = value.split(' ').skip(1).map(str::parse::<i64>);
-        let (Some(Ok(boot)), Some(Ok(mono)), Some(Ok(wall))) = (parts.next(), parts.next(), parts.next()) else {
+        let (Some(Ok(boot)), Some(Ok(mono)), Some(Ok(wall))) = (parts.next(), parts.next(), parts.next())
+        else {
             return true;
         };
         let clock = &self.inner.clock;

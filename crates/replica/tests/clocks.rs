@@ -78,12 +78,20 @@ async fn the_latest_is_who_wrote_last() {
         note(&cloud, "cloud, second").await;
         clocks.pass(10);
         sync(&pi, &cable).await;
-        assert_eq!((noted(&cloud).await, noted(&pi).await), ("cloud, second".into(), "cloud, second".into()), "{off}");
+        assert_eq!(
+            (noted(&cloud).await, noted(&pi).await),
+            ("cloud, second".into(), "cloud, second".into()),
+            "{off}"
+        );
         note(&cloud, "cloud, third").await;
         clocks.pass(10);
         note(&pi, "pi, fourth").await;
         sync(&pi, &cable).await;
-        assert_eq!((noted(&cloud).await, noted(&pi).await), ("pi, fourth".into(), "pi, fourth".into()), "{off}");
+        assert_eq!(
+            (noted(&cloud).await, noted(&pi).await),
+            ("pi, fourth".into(), "pi, fourth".into()),
+            "{off}"
+        );
         let conflicts = cloud.conflicts(&space(), false).await.unwrap();
         assert!(conflicts.iter().all(|c| !c.conflict.unmeasured && !c.conflict.is_open()));
     }
@@ -201,7 +209,9 @@ async fn clocks_that_jump_lose_nothing() {
     let (cloud, pi, cable, wrong) = venue(&mut clocks, 0).await;
     let right = clocks.all[0].clone();
     let mut last = cloud.store().space(&space()).await.unwrap().head;
-    for (n, (ours, theirs)) in [(YEAR, 0), (-YEAR, 0), (0, YEAR), (0, -YEAR), (-YEAR, YEAR), (0, 0)].into_iter().enumerate() {
+    for (n, (ours, theirs)) in
+        [(YEAR, 0), (-YEAR, 0), (0, YEAR), (0, -YEAR), (-YEAR, YEAR), (0, 0)].into_iter().enumerate()
+    {
         let now = Time::parse(START).unwrap();
         wrong.jump_to(now.plus(ours));
         right.jump_to(now.plus(theirs));

@@ -45,7 +45,8 @@ impl Node {
         let body = |entries: &[&Entry]| {
             serde_json::to_vec(&entries.iter().map(|e| &e.change).collect::<Vec<_>>()).unwrap()
         };
-        let plan = self.ask(keys, 0, |snapshot| settle::seal(snapshot, &id, &wanted, &Boots::default(), body));
+        let plan =
+            self.ask(keys, 0, |snapshot| settle::seal(snapshot, &id, &wanted, &Boots::default(), body));
         self.apply(plan);
     }
 
