@@ -100,9 +100,6 @@ impl ManualClock {
     pub fn jump_to(&self, now: Time) {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner).0 = now.0;
     }
-}
-
-impl ManualClock {
     /// The machine starts again: another boot, whose monotonic clock begins anew.
     pub fn reboot(&self) {
         let mut state = self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

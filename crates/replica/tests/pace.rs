@@ -51,7 +51,7 @@ struct Refuses {
 #[async_trait]
 impl Transport for Refuses {
     async fn hello(&self) -> Result<Hello, TransportError> {
-        Err(TransportError::Offline("nobody says hello here".into()))
+        Err(TransportError::Problem(Problem::new(ProblemCode::Unavailable, "nobody says hello here")))
     }
     async fn push(&self, _: Bytes) -> Result<Pushed, TransportError> {
         self.pushes.lock().unwrap().push(Instant::now());
