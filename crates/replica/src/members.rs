@@ -33,8 +33,9 @@ impl Node {
             return Err(ReplicaError::Invalid(format!("the profile has no role `{}`", new.role)));
         }
         self.inner.store.space(&new.space).await?;
+        let taken = |email: &str| ReplicaError::Invalid(format!("`{email}` is there already"));
         if self.members().await?.iter().any(|m| m.email == email) {
-            return Err(ReplicaError::Invalid(format!("`{email}` is there already")));
+            return Err(taken(&email));
         }
         let drawn = new.password.is_none().then(|| hex(&self.inner.ids.secret()[..12]));
         let password = new.password.or_else(|| drawn.clone()).unwrap_or_default();
@@ -60,8 +61,11 @@ impl Node {
             disabled: false,
             created_at: self.inner.clock.now(),
         };
-        self.inner.store.put_member(&member).await?;
-        Ok((member, drawn))
+        // Hashing takes long: somebody else may have added it meanwhile, with another password.
+        match self.inner.store.add_member(&member).await? {
+            true => Ok((member, drawn)),
+            false => Err(taken(&member.email)),
+        }
     }
 
     /// Everybody on this node.

@@ -143,6 +143,7 @@ pass_on! {
     reads device(id: &DeviceId) -> Option<Device>;
     reads device_by_token(token_hash: &str) -> Option<Device>;
     writes touch_device(id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> ();
+    writes add_member(member: &Member) -> bool;
     writes put_member(member: &Member) -> ();
     reads members() -> Vec<Member>;
     writes put_run(space: &SpaceId, run: &SyncRun) -> ();

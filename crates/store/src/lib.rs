@@ -324,7 +324,10 @@ pub trait Store: Send + Sync + 'static {
     /// Notes when a device was last seen and how far it has pulled. Never makes a revoked device active.
     async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError>;
 
-    /// Adds or replaces a person of this node (ISMF-038: they never sync).
+    /// Adds a person of this node (ISMF-038: they never sync). False, and nothing is written, where the
+    /// address is taken: of several who add the same one at once, one does.
+    async fn add_member(&self, member: &Member) -> Result<bool, StoreError>;
+    /// Adds or replaces a person of this node.
     async fn put_member(&self, member: &Member) -> Result<(), StoreError>;
     /// All persons of this node, by e-mail address.
     async fn members(&self) -> Result<Vec<Member>, StoreError>;

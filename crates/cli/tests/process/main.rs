@@ -11,6 +11,7 @@ mod clones;
 mod commands;
 mod crash;
 mod disk;
+mod faults;
 mod input;
 mod network;
 mod people;
@@ -22,6 +23,7 @@ mod proxy;
 mod rig;
 mod soak;
 mod tls;
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod tracer;
 mod valley;

@@ -202,8 +202,10 @@ impl Station {
 
     /// The people there give up what the upstream refused; how much that was.
     pub(crate) fn give_up_refused(&self) -> usize {
-        let queue = self.node.ask(&["queue", "ls"]);
-        let refused = queue.as_array().unwrap().iter().filter(|entry| entry["state"] == "rejected");
+        // A node that is at a long piece of work may not answer in time: then later.
+        let queue: Vec<Value> =
+            serde_json::from_str(&self.node.run(&["queue", "ls"]).stdout).unwrap_or_default();
+        let refused = queue.iter().filter(|entry| entry["state"] == "rejected");
         let given_up = |entry: &Value| {
             let ran = self.node.run(&["queue", "discard", &entry["seq"].to_string(), "--yes"]);
             ran.code == 0

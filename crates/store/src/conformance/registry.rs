@@ -53,8 +53,11 @@ pub(super) async fn members_round_trip(on: On) {
         disabled: false,
         created_at: NOW,
     };
-    store.put_member(&member("b@x.org")).await.unwrap();
+    assert!(store.add_member(&member("b@x.org")).await.unwrap());
     store.put_member(&member("a@x.org")).await.unwrap();
+    let other = Member { password_hash: "another".into(), ..member("b@x.org") };
+    assert!(!store.add_member(&other).await.unwrap(), "an address is taken once");
+    assert_eq!(store.members().await.unwrap(), [member("a@x.org"), member("b@x.org")]);
     let locked = Member { disabled: true, role: "none".into(), ..member("b@x.org") };
     store.put_member(&locked).await.unwrap();
     assert_eq!(store.members().await.unwrap(), [member("a@x.org"), locked]);

@@ -376,6 +376,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn add_member(&self, member: &Member) -> Result<bool, StoreError> {
+        let mut all = self.all();
+        if all.members.contains_key(&member.email) {
+            return Ok(false);
+        }
+        all.members.insert(member.email.clone(), member.clone());
+        all.generation += 1;
+        Ok(true)
+    }
+
     async fn put_member(&self, member: &Member) -> Result<(), StoreError> {
         let mut all = self.all();
         all.members.insert(member.email.clone(), member.clone());

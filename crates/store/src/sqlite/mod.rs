@@ -346,6 +346,11 @@ impl Store for SqliteStore {
         self.write(move |conn| registry::touch_device(conn, &id, seen, pulled)).await
     }
 
+    async fn add_member(&self, member: &Member) -> Result<bool, StoreError> {
+        let member = member.clone();
+        self.write(move |conn| registry::add_member(conn, &member)).await
+    }
+
     async fn put_member(&self, member: &Member) -> Result<(), StoreError> {
         let member = member.clone();
         self.write(move |conn| registry::put_member(conn, &member)).await

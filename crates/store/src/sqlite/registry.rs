@@ -35,6 +35,8 @@ const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = max(coalesce(last_seen
   pulled = coalesce(?3, pulled) WHERE id = ?1";
 const PUT_MEMBER: &str = "INSERT OR REPLACE INTO rw_members
   (email, space, role, password_hash, disabled, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+const ADD_MEMBER: &str = "INSERT OR IGNORE INTO rw_members
+  (email, space, role, password_hash, disabled, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const MEMBERS: &str =
     "SELECT email, space, role, password_hash, disabled, created_at FROM rw_members ORDER BY email";
 const PUT_RUN: &str = "INSERT INTO rw_runs
@@ -109,6 +111,12 @@ fn read_device(row: &Row<'_>) -> Done<Device> {
         last_seen_at: row.get::<_, Option<i64>>(9)?.map(Time),
         pulled: row.get::<_, Option<i64>>(10)?.map(Stamp),
     })
+}
+
+/// Adds a person whose address is not taken; whether it did.
+pub(super) fn add_member(conn: &Conn, m: &Member) -> Done<bool> {
+    let row = (&m.email, m.space.as_str(), &m.role, &m.password_hash, m.disabled, m.created_at.0);
+    Ok(conn.db.prepare_cached(ADD_MEMBER)?.execute(row)? == 1)
 }
 
 /// Adds or replaces a person.
