@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a case that fails panics")]
 
 mod absorb;
+mod audiences;
 mod epochs;
 mod feed;
 pub mod hand;
@@ -79,6 +80,8 @@ pub fn cases() -> Vec<Case> {
             a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor;
         epochs: an_image_is_of_one_moment_and_begins_an_epoch,
             new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true;
+        audiences: rows_are_kept_moved_and_purged, a_reader_is_told_what_enters_and_leaves,
+            a_subscription_is_a_source_of_its_own, a_readers_digest_is_over_what_they_see;
         registry: devices_round_trip, members_round_trip, runs_are_newest_first,
             settings_swap_once, generation_moves_with_any_writer;
     }
