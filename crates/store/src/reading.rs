@@ -18,6 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 type Done<T> = Result<T, StoreError>;
 
+/// The stamp of a reader who has read nothing.
+const BEGINNING: Stamp = Stamp(i64::MIN);
+
 /// The reads that a page is made of, all of one moment.
 pub(crate) trait Shelf {
     /// The space.
@@ -106,7 +109,9 @@ impl Page<'_> {
         let mut place = place;
         for (stamp, source) in self.sources(&place, subscriptions) {
             let from = place.within.take().unwrap_or(Stamp(i64::MIN));
-            if let Some(within) = self.walk(&source, from, place.after)? {
+            // From the beginning nothing is known to have been told: all that was ever there is named.
+            let upto = if place.after == BEGINNING { Stamp(i64::MAX) } else { place.after };
+            if let Some(within) = self.walk(&source, from, upto)? {
                 return Ok((Place { within: Some(within), ..place }, false));
             }
             place.subscribed = stamp;
@@ -121,18 +126,17 @@ impl Page<'_> {
         }
     }
 
-    /// Subscriptions that began or ended since the reader was told, by when they did. Nothing lies behind
-    /// a cursor at the beginning.
+    /// Subscriptions that began or ended since the reader was told, by when they did. Behind a cursor at the
+    /// beginning lies nothing that came in sight, but a reader who reads anew may hold what left it.
     fn sources(&self, place: &Place, subscriptions: &[Subscription]) -> BTreeMap<Stamp, Source> {
         let moved = |s: &Subscription| {
             let stamp = s.left.unwrap_or(s.entered);
             let source = Source { audience: s.audience.clone(), began: s.left.is_none() };
             (stamp > place.subscribed).then_some((stamp, source))
         };
-        match place.after {
-            Stamp(i64::MIN) => BTreeMap::new(),
-            _ => subscriptions.iter().filter_map(moved).collect(),
-        }
+        let mut sources: BTreeMap<Stamp, Source> = subscriptions.iter().filter_map(moved).collect();
+        sources.retain(|_, source| place.after != BEGINNING || !source.began);
+        sources
     }
 
     /// Walks what lies behind the cursor under one key: what came in sight is sent, what went out of sight
@@ -150,7 +154,7 @@ impl Page<'_> {
                     return Ok(Some(from));
                 }
                 from = row.entered;
-                let stands = row.left.is_none_or(|left| left > upto);
+                let stands = row.left.is_none_or(|left| left > upto) || upto == Stamp(i64::MAX);
                 if !stands || !self.is_wanted(&row.record) {
                     continue;
                 }

@@ -144,6 +144,11 @@ pub(super) async fn a_subscription_is_a_source_of_its_own(on: On) {
     subscribes(&store, "pi", "k:1", Some(began)).await;
     for limit in [1, 2, 99] {
         assert_eq!(reads(&store, "pi", held.place, limit).await.0, "-a -b -c");
+        assert_eq!(
+            reads(&store, "pi", BEGIN, limit).await.0,
+            "-a -b -c",
+            "whoever reads anew is told as well"
+        );
     }
 }
 
