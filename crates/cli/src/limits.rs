@@ -2,6 +2,7 @@
 //! environment. Each goes down to 1, so that a test can reach it.
 
 use crate::{environment::Environment, failure::Failure};
+use ropeway_core::retention::Keep;
 use ropeway_replica::{FollowOptions, SyncOptions};
 use ropeway_server::Limits as ServerLimits;
 use std::{collections::BTreeMap, time::Duration};
@@ -18,6 +19,10 @@ pub(crate) struct Limits {
     pub(crate) follow: FollowOptions,
     /// How it reaches one.
     pub(crate) reach: Reach,
+    /// What it keeps, and for how long.
+    pub(crate) keep: Keep,
+    /// How often a serving node purges what it need not keep.
+    pub(crate) purge_every: Duration,
 }
 
 /// The patience of the upstream's client.
@@ -37,7 +42,13 @@ impl Default for Limits {
             hello: Duration::from_secs(5),
             answer_bytes: 64 << 20,
         };
-        Self { server: ServerLimits::default(), follow: FollowOptions::default(), reach }
+        Self {
+            server: ServerLimits::default(),
+            follow: FollowOptions::default(),
+            reach,
+            keep: Keep::default(),
+            purge_every: Duration::from_secs(3_600),
+        }
     }
 }
 
@@ -62,10 +73,14 @@ macro_rules! bounds {
     (@set count $value:ident) => { usize::try_from($value).unwrap_or(usize::MAX) };
     (@set rate $value:ident) => { u32::try_from($value).unwrap_or(u32::MAX) };
     (@set millis $value:ident) => { Duration::from_millis($value) };
+    (@set seconds $value:ident) => { Duration::from_secs($value) };
+    (@set some_seconds $value:ident) => { Some(Duration::from_secs($value)) };
     (@set some_millis $value:ident) => { Some(Duration::from_millis($value)) };
     (@get count $value:expr) => { $value as u64 };
     (@get rate $value:expr) => { u64::from($value) };
     (@get millis $value:expr) => { $value.as_millis() as u64 };
+    (@get seconds $value:expr) => { $value.as_secs() };
+    (@get some_seconds $value:expr) => { $value.map_or(0, |d: Duration| d.as_secs()) };
     (@get some_millis $value:expr) => { $value.map_or(0, |d: Duration| d.as_millis() as u64) };
 }
 
@@ -99,6 +114,11 @@ bounds! {
     "connect_timeout_ms", "time for a connection to the upstream", millis reach.connect;
     "idle_timeout_ms", "time that an exchange with the upstream may stand still", millis reach.idle;
     "hello_timeout_ms", "time for the upstream to say that it is there", millis reach.hello;
+    "keep_horizon_s", "a device not seen for longer holds nothing back", seconds keep.horizon;
+    "keep_tombstones_s", "how long a tombstone is kept at least", seconds keep.tombstones;
+    "keep_history_s", "how long a superseded version is kept (0 here: for ever)", some_seconds keep.history;
+    "keep_receipts_s", "how long receipts and settled outbox entries are kept at least", seconds keep.receipts;
+    "purge_every_s", "how often a serving node purges what it need not keep", seconds purge_every;
     "answer_bytes", "largest answer of the upstream", count reach.answer_bytes;
 }
 

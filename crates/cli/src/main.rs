@@ -16,6 +16,7 @@ mod look;
 mod open;
 mod openapi;
 mod output;
+mod purge;
 mod queue;
 mod serve;
 mod show;
@@ -82,6 +83,8 @@ enum Command {
     /// What waits for the upstream
     #[command(subcommand)]
     Queue(queue::QueueCommand),
+    /// Forget what no live device can need any more, or show what is held back by whom
+    Purge(purge::PurgeArgs),
     /// What waits for a person
     #[command(subcommand)]
     Conflicts(conflicts::ConflictsCommand),
@@ -193,6 +196,7 @@ async fn with_node(command: Command, opened: Opened, output: Output) -> Result<E
         Command::Download(args) => take::download(args, &opened, output).await,
         Command::Clear(args) => take::clear(args, &opened, output).await,
         Command::Queue(command) => queue::run(command, &opened, output).await,
+        Command::Purge(args) => purge::run(args, &opened, output).await,
         Command::Conflicts(command) => conflicts::run(command, &opened, output).await,
         Command::Doctor => doctor::run(&opened, output).await,
         Command::Check(_)

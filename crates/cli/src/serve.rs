@@ -11,7 +11,7 @@ use crate::{
 use anyhow::Result;
 use ropeway_core::profile::Writes;
 use ropeway_protocol::Transport;
-use ropeway_replica::{Follower, NewMember};
+use ropeway_replica::{Follower, NewMember, Purger};
 use ropeway_server::{Server, ServerOptions, Tls};
 use serde_json::json;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -79,6 +79,8 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
     tracing::info!(%address, mode, space = %opened.space, profile = opened.node.profile().name, "serving");
     let opened = Arc::new(opened);
     let following = follow(&opened, output);
+    let (node, space) = (opened.node.clone(), opened.space.clone());
+    let _purging = Purger::spawn(node, space, opened.config.limits.keep, opened.config.limits.purge_every);
     let drained = server.serve(stopped).await;
     if let Some(following) = following {
         following.abort();

@@ -46,6 +46,20 @@ pub fn rows(snapshot: &Snapshot, rows: &[Fed], reached: &Reached, profile: &Prof
     bounded_by_upstream(work)
 }
 
+/// Takes in that the upstream no longer knows these records, as a complete pull from its beginning has
+/// shown: they are deleted here too, but for what is still unsettled over them, which stays in sight until
+/// the upstream has answered to it. Where this node sees a part only (`partial`), nobody knows whether they
+/// were deleted or left its sight: they leave.
+pub fn gone(snapshot: &Snapshot, keys: &[Key], partial: bool, profile: &Profile) -> Decision {
+    let grant = nobody();
+    let mut work = Work::new(snapshot, profile, &grant);
+    work.absorbs = true;
+    for key in keys {
+        let _ = work.let_go(key, partial);
+    }
+    bounded_by_upstream(work)
+}
+
 /// Settles receipted entries whose receipt the pull has reached: they are no longer part of any row.
 pub fn settle(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Decision {
     drop_entries(snapshot, entries, EntryState::Settled, profile)
@@ -191,6 +205,30 @@ impl Work<'_> {
             let upstream = Some(Upstream { held: Some(held), ..upstream });
             self.touch(key.clone(), Record { upstream, ..local }, false);
         }
+        Ok(())
+    }
+
+    /// One record that the upstream no longer knows.
+    fn let_go(&mut self, key: &Key, partial: bool) -> Step<()> {
+        let local = self.lookup(key);
+        let entries = self.entries_over(key);
+        let (Some(local), entries) = (local?, entries?) else { return Ok(()) };
+        let Some(upstream) = local.upstream.clone() else { return Ok(()) };
+        if partial {
+            return self.evict(key, Some(local), &still_laid(&entries, None));
+        }
+        let (by, owner) = ((local.author.clone(), local.modified_at), local.owner.clone());
+        if still_laid(&entries, None).is_empty() {
+            let data = local.data.clone();
+            self.show(key, Some(local), State::Deleted, data, None, by, &owner);
+            return self.recount_named(key);
+        }
+        let there = upstream.held.map_or_else(|| local.data.clone(), |held| held.data);
+        let held = Some(Held { state: State::Deleted, data: there, left: false });
+        // Version 0: whatever the upstream says of it next is news.
+        let upstream = Some(Upstream { epoch: upstream.epoch, version: 0, held });
+        let (state, data) = (local.state.clone(), local.data.clone());
+        self.show(key, Some(local), state, data, upstream, by, &owner);
         Ok(())
     }
 

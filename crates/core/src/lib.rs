@@ -26,5 +26,6 @@ pub mod planted;
 pub mod profile;
 pub mod receipt;
 pub mod record;
+pub mod retention;
 pub mod settle;
 pub mod time;

@@ -105,6 +105,9 @@ pub struct Snapshot {
     pub follows: bool,
     /// The clock, read once for the transaction.
     pub now: Time,
+    /// The highest version of any tombstone that was purged here; 0 where none was. A name that comes again
+    /// goes on above it, so that nobody takes it for something older than the deletion that they know.
+    pub buried: u64,
     /// The next outbox sequence number.
     pub next_entry: i64,
     /// What was loaded.
@@ -133,6 +136,7 @@ impl Snapshot {
             head,
             follows,
             now,
+            buried: 0,
             next_entry: 1,
             keys: Keys::default(),
             records: BTreeMap::new(),

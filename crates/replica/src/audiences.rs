@@ -47,6 +47,9 @@ impl Node {
             let text = "this node is still taking in its first download; ask again when it is complete";
             return Err(ReplicaError::Busy(text.into()));
         }
+        if place.after > Stamp(i64::MIN) {
+            crate::feed::horizon(place.after, page.space.purged)?;
+        }
         Ok(ServedPage {
             cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, page.place),
             epoch: page.space.epoch,

@@ -98,6 +98,13 @@ impl Node {
         Ok(self.inner.store.touch_device(device, self.inner.clock.now(), Some(upto)).await?)
     }
 
+    /// Whether a device may push: not before it has read past every deletion that is no longer known here,
+    /// for it may not know that what it changes is gone (I10).
+    pub async fn may_push(&self, device: &Device) -> Result<(), ReplicaError> {
+        let Some(read) = device.pulled else { return Ok(()) };
+        crate::feed::horizon(read, self.inner.store.space(&device.space).await?.purged)
+    }
+
     /// All devices.
     pub async fn devices(&self) -> Result<Vec<Device>, ReplicaError> {
         Ok(self.inner.store.devices().await?)

@@ -39,6 +39,9 @@ pub enum ReplicaError {
     /// The device was copied, and another copy went on (DESIGN §7).
     #[error("{0}")]
     Cloned(String),
+    /// The reader was away for longer than tombstones are kept (I10).
+    #[error("{0}")]
+    ResyncRequired(String),
     /// The cursor was not given by this node to this space.
     #[error("the cursor is not one that this node gave to this space")]
     CursorInvalid,

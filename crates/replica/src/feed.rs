@@ -45,7 +45,8 @@ impl Node {
     /// Reads one page of a space's feed.
     ///
     /// Errors: [`ReplicaError::CursorInvalid`] for a cursor that this node did not give to this space,
-    /// [`ReplicaError::EpochChanged`] for one of another generation, [`ReplicaError::Busy`] while this
+    /// [`ReplicaError::EpochChanged`] for one of another generation, [`ReplicaError::ResyncRequired`] for one
+    /// behind which tombstones have been purged, [`ReplicaError::Busy`] while this
     /// node takes in its own first pull (I6).
     pub async fn feed(&self, space: &SpaceId, request: &FeedRequest) -> Result<ServedPage, ReplicaError> {
         let state = self.inner.store.space(space).await?;
@@ -58,6 +59,9 @@ impl Node {
         if page.space.filling {
             let text = "this node is still taking in its first download; ask again when it is complete";
             return Err(ReplicaError::Busy(text.into()));
+        }
+        if request.cursor.is_some() {
+            horizon(after, page.space.purged)?;
         }
         let reached = if page.complete || planted::has(Bug::RunawayCursor) {
             page.space.head
@@ -74,4 +78,16 @@ impl Node {
             audiences: None,
         })
     }
+}
+
+/// Refuses a position behind which deletions may have been missed (I10).
+pub(crate) fn horizon(read: Stamp, purged: Stamp) -> Result<(), ReplicaError> {
+    if read >= purged {
+        return Ok(());
+    }
+    Err(ReplicaError::ResyncRequired(format!(
+        "deletions up to {} are no longer known here, and this reader had read up to {} only",
+        purged.time(),
+        read.time()
+    )))
 }

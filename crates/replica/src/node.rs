@@ -47,6 +47,8 @@ pub(crate) struct Inner {
     pub(crate) secret: [u8; 32],
     /// The top's clock as measured in each boot.
     pub(crate) boots: Mutex<Boots>,
+    /// Rows that this process has purged, by kind.
+    pub(crate) forgotten: Mutex<BTreeMap<&'static str, u64>>,
     /// The head of each space, for whoever waits for news.
     heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
 }
@@ -70,7 +72,8 @@ impl Node {
         let secret = *blake3::hash(secret.as_bytes()).as_bytes();
         store.install_views(&profile).await?;
         let (boots, heads) = (Mutex::new(crate::measure::read(&store).await?), Mutex::default());
-        let inner = Inner { store, profile, clock, ids, follows, device, secret, boots, heads };
+        let forgotten = Mutex::default();
+        let inner = Inner { store, profile, clock, ids, follows, device, secret, boots, forgotten, heads };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -136,6 +139,14 @@ impl Node {
             *seen = head.max(*seen);
             news
         });
+    }
+
+    /// Notes what was purged, for whoever watches.
+    pub(crate) fn forgot(&self, rows: &BTreeMap<&'static str, u64>) {
+        let mut all = self.inner.forgotten.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        for (what, rows) in rows {
+            *all.entry(what).or_default() += rows;
+        }
     }
 
     fn head_sender(&self, space: &SpaceId) -> watch::Sender<Stamp> {

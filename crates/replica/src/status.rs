@@ -8,6 +8,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_store::SyncRun;
+use std::{collections::BTreeMap, sync::PoisonError};
 
 /// The state of one space on this node.
 #[derive(Debug, Clone)]
@@ -42,6 +43,10 @@ pub struct Status {
     pub conflicts_open: u64,
     /// The upstream's epoch and head that were absorbed last.
     pub upstream: Option<(Epoch, Stamp)>,
+    /// The newest tombstone that was purged.
+    pub purged: Stamp,
+    /// Rows that this process has purged, by kind.
+    pub forgotten: BTreeMap<&'static str, u64>,
     /// Since when the upstream has refused this node as a copy of another.
     pub cloned_at: Option<Time>,
     /// The last sync.
@@ -57,6 +62,7 @@ impl Node {
         let state = store.space(space).await?;
         let followed = store.followed(space).await?;
         let now = self.inner.clock.now();
+        let forgotten = self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(Status {
             device: self.inner.device.clone(),
             space: space.clone(),
@@ -73,6 +79,8 @@ impl Node {
             outbox: store.outbox_counts(space).await?,
             conflicts_open: self.conflicts(space, true).await?.len() as u64,
             upstream: followed.epoch.map(|epoch| (epoch, followed.cursor)),
+            purged: state.purged,
+            forgotten,
             cloned_at: self.cloned_at(space).await?,
             last_sync: store.runs(space, 1).await?.pop(),
             now,

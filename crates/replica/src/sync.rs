@@ -80,6 +80,13 @@ enum Stop {
     Replica(ReplicaError),
 }
 
+impl Stop {
+    /// Whether the upstream decides nothing of ours before we have pulled everything anew (I10).
+    fn asks_for_a_resync(&self) -> bool {
+        matches!(self, Self::Transport(TransportError::Problem(p)) if p.code == ProblemCode::ResyncRequired)
+    }
+}
+
 impl From<TransportError> for Stop {
     fn from(e: TransportError) -> Self {
         Self::Transport(e)
@@ -173,24 +180,52 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         self.measure(transport).await??;
-        self.push_all(space, transport, options, progress, report).await?;
+        if let Err(stop) = self.push_all(space, transport, options, progress, report).await {
+            if !stop.asks_for_a_resync() {
+                return Err(stop);
+            }
+            // The first brings everything anew; with the second the upstream knows that it arrived.
+            for _ in 0..2 {
+                self.pull(space, transport, options, progress, report, false).await?;
+            }
+            self.push_all(space, transport, options, progress, report).await?;
+        }
         let awaited = self.awaited(space).await?;
-        self.pull_all(space, transport, options, progress, report, false).await?;
+        self.pull(space, transport, options, progress, report, false).await?;
         if self.arm(space, awaited).await? > 0 {
             self.push_all(space, transport, options, progress, report).await?;
-            self.pull_all(space, transport, options, progress, report, false).await?;
+            self.pull(space, transport, options, progress, report, false).await?;
         }
         if self.differs(space, report).await? && self.may_reread(space).await? {
             tracing::warn!(
                 "the replicas differ with nothing under way: the upstream is read from the beginning"
             );
-            self.inner.store.unstage(space).await?;
-            self.pull_all(space, transport, options, progress, report, true).await?;
+            self.inner.store.pull_anew(space).await?;
+            self.pull(space, transport, options, progress, report, true).await?;
         }
         let waiting = [EntryState::Waiting, EntryState::Rejected];
         let counts = self.inner.store.outbox_counts(space).await?;
         let waits: u64 = counts.iter().filter(|(state, _)| waiting.contains(state)).map(|(_, n)| n).sum();
         report.held = waits + report.verdicts.get(&Verdict::Parked).copied().unwrap_or(0);
+        Ok(())
+    }
+
+    /// Pulls, and lets go of what a pull from the beginning did not bring.
+    async fn pull(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        report: &mut SyncReport,
+        anew: bool,
+    ) -> Result<(), Stop> {
+        self.pull_all(space, transport, options, progress, report, anew).await?;
+        if self.let_go(space).await?
+            && let Some((_, ours)) = &mut report.digests
+        {
+            *ours = self.inner.store.space(space).await?.digest;
+        }
         Ok(())
     }
 
@@ -270,7 +305,7 @@ impl Node {
                 }
                 Err(TransportError::Problem(p)) if starts_over(&p) && cursor.is_some() && !again => {
                     again = true;
-                    self.inner.store.unstage(space).await?;
+                    self.inner.store.pull_anew(space).await?;
                     (cursor, staged) = (None, 0);
                     fetched = transport.pull(None, limit).await;
                     continue;
@@ -338,7 +373,7 @@ impl Node {
         followed: &ropeway_store::Followed,
         end: &PageEnd,
     ) -> Result<bool, ReplicaError> {
-        if followed.cursor != end.head {
+        if followed.cursor != end.head || followed.token.is_none() {
             return Ok(true);
         }
         let counts = self.inner.store.outbox_counts(space).await?;

@@ -64,6 +64,7 @@ pub fn problem_of(error: &ReplicaError) -> Problem {
         ReplicaError::Unauthenticated => P::Unauthenticated,
         ReplicaError::Revoked(_) => P::DeviceRevoked,
         ReplicaError::Cloned(_) => P::DeviceCloned,
+        ReplicaError::ResyncRequired(_) => P::ResyncRequired,
         ReplicaError::CursorInvalid => P::CursorInvalid,
         ReplicaError::EpochChanged => P::EpochChanged,
     };

@@ -35,6 +35,11 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Kind {
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Standing {
     state: &'static str,
 }
@@ -56,6 +61,7 @@ pub(crate) struct Metrics {
     /// Seconds since 1970; 0 without TLS.
     pub(crate) certificate_until: Gauge,
     outbox: Family<Standing, Gauge>,
+    purged_rows: Family<Kind, Gauge>,
     conflicts_open: Gauge,
     head_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
     store_bytes: Gauge,
@@ -80,6 +86,7 @@ impl Metrics {
             certificates_refused: Counter::default(),
             certificate_until: Gauge::default(),
             outbox: Family::default(),
+            purged_rows: Family::default(),
             conflicts_open: Gauge::default(),
             head_ahead: Gauge::default(),
             store_bytes: Gauge::default(),
@@ -115,6 +122,8 @@ impl Metrics {
         let what = "When the certificate runs out, since 1970 (0: no TLS)";
         r.register_with_unit("tls_certificate_until", what, Unit::Seconds, until);
         r.register("outbox_entries", "Outbox entries by state", self.outbox.clone());
+        let purged = self.purged_rows.clone();
+        r.register("purged_rows", "Rows purged since the start of the process, by kind", purged);
         r.register("conflicts_open", "Conflicts that wait for a person", self.conflicts_open.clone());
         let ahead = self.head_ahead.clone();
         r.register_with_unit("head_ahead", "How far the head is ahead of the clock", Unit::Seconds, ahead);
@@ -167,6 +176,9 @@ impl Metrics {
         for (state, count) in &status.outbox {
             let entries = self.outbox.get_or_create(&Standing { state: state.as_str() });
             entries.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
+        for (what, rows) in &status.forgotten {
+            self.purged_rows.get_or_create(&Kind { what }).set(i64::try_from(*rows).unwrap_or(i64::MAX));
         }
         self.conflicts_open.set(i64::try_from(status.conflicts_open).unwrap_or(i64::MAX));
         self.head_ahead.set(Duration::from_micros(status.head_ahead.max(0).cast_unsigned()).as_secs_f64());

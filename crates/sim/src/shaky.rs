@@ -9,11 +9,12 @@ use ropeway_core::{
     plan::{Fed, Keys, Plan, Sealed, Superseded},
     profile::Profile,
     record::Record,
+    retention::Lines,
     time::{Stamp, Time},
 };
 use ropeway_store::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
-    ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
+    Reader, ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun, Walk,
 };
 use std::{
     future::{Future, pending},
@@ -136,6 +137,9 @@ pass_on! {
     writes portion(space: &SpaceId, now: Time, portion: Portion, absorb: Absorb) -> ();
     writes unstage(space: &SpaceId) -> ();
     writes pull_anew(space: &SpaceId) -> ();
+    reads unseen(space: &SpaceId, after: Option<&Key>, limit: usize) -> Vec<(Key, Record)>;
+    writes pulled_anew(space: &SpaceId) -> ();
+    writes purge(space: &SpaceId, lines: &Lines, at: Walk, rows: usize, dry: bool) -> Purged;
     writes absorb(space: &SpaceId, now: Time, end: PullEnd, absorb: Absorb) -> u64;
     writes install_views(profile: &Profile) -> ();
     writes put_device(device: &Device) -> ();

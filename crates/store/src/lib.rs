@@ -11,6 +11,7 @@ mod backup;
 pub mod conformance;
 mod error;
 mod memory;
+mod purge;
 mod reading;
 mod registry;
 mod sqlite;
@@ -19,6 +20,7 @@ pub use audit::{Audit, Holding};
 pub use backup::{BackupError, Manifest};
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use purge::{Purged, Walk};
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
 pub use sqlite::{Durability, Options, Present, SqliteStore, Unpacked};
 
@@ -32,6 +34,7 @@ use ropeway_core::{
     plan::{Decision, Fed, Keys, Plan, Sealed, Snapshot, Superseded},
     profile::Profile,
     record::Record,
+    retention::Lines,
     time::{Stamp, Time},
 };
 use std::sync::Arc;
@@ -65,6 +68,8 @@ pub struct SpaceState {
     /// what it brought is in nobody's sight (I6): `list` and `records` leave it out, and what `feed` reads
     /// is not to be handed on.
     pub filling: bool,
+    /// The newest tombstone that was purged: a cursor before it may have missed deletions.
+    pub purged: Stamp,
 }
 
 /// A page of the feed, read in one snapshot of the database.
@@ -139,6 +144,8 @@ pub struct Followed {
     pub staged: Option<String>,
     /// The keys that the upstream gives this node; `None`: everything.
     pub audiences: Option<Vec<String>>,
+    /// Whether everything is pulled anew and what the upstream no longer knows has not been let go yet.
+    pub anew: bool,
 }
 
 /// One page of a first pull.
@@ -295,8 +302,21 @@ pub trait Store: Send + Sync + 'static {
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError>;
 
     /// Forgets how far the upstream was read and drops what is staged, so that the next pull begins at the
-    /// upstream's beginning. Records, outbox and the upstream's epoch stay.
+    /// upstream's beginning. Records, outbox and the upstream's epoch stay. From now on it is noted which
+    /// records come, for [`Self::unseen`].
     async fn pull_anew(&self, space: &SpaceId) -> Result<(), StoreError>;
+
+    /// Records that the upstream knew and that have not come since [`Self::pull_anew`], by name after
+    /// `after`. What becomes of them is the caller's to decide. Nothing where nothing is pulled anew.
+    async fn unseen(
+        &self,
+        space: &SpaceId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Record)>, StoreError>;
+
+    /// Everything was pulled anew, and what did not come was dealt with: forgets what came.
+    async fn pulled_anew(&self, space: &SpaceId) -> Result<(), StoreError>;
 
     /// Takes everything staged in, conflicts after all other records, settles the receipted entries whose
     /// stamp `end.cursor` has reached,
@@ -343,6 +363,18 @@ pub trait Store: Send + Sync + 'static {
     async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError>;
     /// Writes a setting only where it still holds `expected` (`None`: absent). Whether it did.
     async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError>;
+
+    /// One step of forgetting what lies before `lines`: looks at no more than `rows` rows from `at` on, so
+    /// that no writer waits long for it. Records with unsettled entries stay, and the newest purged
+    /// tombstone is noted in the same transaction ([`SpaceState::purged`]). With `dry` it only counts.
+    async fn purge(
+        &self,
+        space: &SpaceId,
+        lines: &Lines,
+        at: Walk,
+        rows: usize,
+        dry: bool,
+    ) -> Result<Purged, StoreError>;
 
     /// A number that changes whenever any process changed the database: how one process notices another.
     async fn generation(&self) -> Result<i64, StoreError>;

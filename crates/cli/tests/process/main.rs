@@ -12,6 +12,7 @@ mod commands;
 mod crash;
 mod disk;
 mod faults;
+mod horizon;
 mod input;
 mod network;
 mod people;

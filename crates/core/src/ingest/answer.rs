@@ -2,7 +2,7 @@
 
 use super::{
     Answer,
-    create::too_large,
+    create::{lacking, too_large},
     edit::same_author,
     refs::Broken,
     sight::Known,
@@ -241,6 +241,12 @@ impl Work<'_> {
             return Ok(Err((Code::ParentMissing, text)));
         }
         if let Some(reason) = too_large(change, &doc).and_then(|answer| answer.reason) {
+            return Ok(Err((reason.code, reason.text)));
+        }
+        // What stands again must be whole: of a purged record only what its author named is left.
+        if !record.is_live()
+            && let Some(reason) = lacking(&case, &data).and_then(|answer| answer.reason)
+        {
             return Ok(Err((reason.code, reason.text)));
         }
         let changed: Vec<String> = values.keys().cloned().collect();

@@ -60,7 +60,14 @@ impl Work<'_> {
                 }
                 // Values that the author did not name are shown to them, unless they stand at this desk.
                 let detail = Detail { shown: added && self.grant.door == Door::Push, ..Detail::default() };
-                Ok(Answer { verdict: Verdict::Created, over, version: 1, detail, reason: None, relay })
+                Ok(Answer {
+                    verdict: Verdict::Created,
+                    over,
+                    version: self.first_version(),
+                    detail,
+                    reason: None,
+                    relay,
+                })
             }
         }
     }
@@ -96,7 +103,7 @@ impl Work<'_> {
         let values = record.data.fields().clone();
         let relay = self.as_created(case.change, &values);
         self.insert(over.clone(), Record { state: State::Deleted, ..record });
-        let mut answer = self.park_orphan(case, over, values, 1, field, parent)?;
+        let mut answer = self.park_orphan(case, over, values, self.first_version(), field, parent)?;
         answer.relay = Some(relay);
         Ok(answer)
     }

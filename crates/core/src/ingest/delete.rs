@@ -82,13 +82,7 @@ impl Work<'_> {
                 DeleteRule::Edit => true,
                 DeleteRule::Delete => false,
                 DeleteRule::Latest => case.at >= record.modified_at,
-                DeleteRule::Park => {
-                    let conflict = self.deletion(case, &over, &record, false, None);
-                    let id = self.open("deletion", &conflict, &change.author)?;
-                    let mut answer = settled(case, over, Verdict::Parked, record.version, vec![id], false);
-                    answer.detail.parked = change.fields.keys().cloned().collect();
-                    return Ok(answer);
-                }
+                DeleteRule::Park => return self.park_edit_of_deleted(case, over, &record),
             };
         if !edit_wins {
             let conflict = self.deletion(case, &over, &record, false, Some(Resolution::Server));
@@ -128,6 +122,21 @@ impl Work<'_> {
         }
         let relay = if at_desk && unknown { self.as_created(change, &whole) } else { change.clone() };
         Ok(Answer { relay: Some(relay), ..settled(case, over, Verdict::Merged, version, conflicts, false) })
+    }
+
+    /// An edit of a deleted record waits for a person.
+    pub(crate) fn park_edit_of_deleted(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        record: &Record,
+    ) -> Step<Answer> {
+        let change = case.change;
+        let conflict = self.deletion(case, &over, record, false, None);
+        let id = self.open("deletion", &conflict, &change.author)?;
+        let mut answer = settled(case, over, Verdict::Parked, record.version, vec![id], false);
+        answer.detail.parked = change.fields.keys().cloned().collect();
+        Ok(answer)
     }
 
     /// Deletes a record with what falls with it; the error is the sentence that refuses it.

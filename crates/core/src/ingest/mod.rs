@@ -9,6 +9,7 @@ mod delete;
 pub(crate) mod edit;
 mod finish;
 pub(crate) mod flow;
+mod purged;
 mod refs;
 pub(crate) mod relay;
 mod same;
@@ -217,6 +218,7 @@ impl Work<'_> {
             return match change.op {
                 Op::Delete => Ok(self.nothing(change, over, 0)),
                 Op::Patch if self.has_left(&over)? => Ok(self.pass_on(change)),
+                Op::Patch if self.was_purged(&case) => self.park_purged(&case, over),
                 Op::Patch if self.grant.door == Door::Push => {
                     let text = format!("`{over}` is not here yet; the change is decided when it has arrived");
                     Ok(Answer::waiting(change, None, text))

@@ -255,7 +255,14 @@ impl Work<'_> {
         let id = self.open("twins", &conflict, &change.author)?;
         let detail = Detail { parked: Vec::new(), conflicts: vec![id], shown: true };
         let relay = Some(change.clone());
-        Ok(Answer { verdict: Verdict::Parked, over, version: 1, detail, reason: None, relay })
+        Ok(Answer {
+            verdict: Verdict::Parked,
+            over,
+            version: self.first_version(),
+            detail,
+            reason: None,
+            relay,
+        })
     }
 
     /// After an edit: a rule's field filled for the first time may join; a correction that makes two

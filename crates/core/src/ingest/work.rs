@@ -234,9 +234,14 @@ impl<'a> Work<'a> {
         if missing { Err(Missing) } else { Ok(found) }
     }
 
+    /// The version with which a record begins here: above that of any tombstone that was purged.
+    pub(crate) fn first_version(&self) -> u64 {
+        self.snap.buried.saturating_add(1)
+    }
+
     /// Puts a record that was not there.
     pub(crate) fn insert(&mut self, key: Key, record: Record) {
-        self.touch(key, record, true);
+        self.touch(key, Record { version: self.first_version(), ..record }, true);
     }
 
     /// Writes the next version of a record and marks the fields that changed; the version it supersedes

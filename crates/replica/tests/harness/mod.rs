@@ -262,6 +262,7 @@ impl Cable {
 
     async fn decide(&self, body: &Bytes) -> Result<Pushed, TransportError> {
         let device = self.door().await?;
+        self.cloud.may_push(&device).await.map_err(problem)?;
         let push: Push = serde_json::from_slice(body).unwrap();
         if push.changes.len() > *self.limit.lock().unwrap() {
             return Err(TransportError::Problem(Problem::new(ProblemCode::TooLarge, "too many changes")));
@@ -298,6 +299,7 @@ fn problem(error: ReplicaError) -> TransportError {
         ReplicaError::Unauthenticated => ProblemCode::Unauthenticated,
         ReplicaError::Revoked(_) => ProblemCode::DeviceRevoked,
         ReplicaError::Cloned(_) => ProblemCode::DeviceCloned,
+        ReplicaError::ResyncRequired(_) => ProblemCode::ResyncRequired,
         ReplicaError::CursorInvalid => ProblemCode::CursorInvalid,
         ReplicaError::EpochChanged => ProblemCode::EpochChanged,
         _ => ProblemCode::Internal,
@@ -365,6 +367,8 @@ impl Transport for Cable {
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let device = self.door().await?;
         let page = self.cloud.feed_to(&device, &[], &request).await.map_err(problem)?;
+        let read = cursor.map_or(Some(0), |c| c.split(['.', '~']).next()?.parse().ok()).unwrap();
+        self.cloud.pulled(&device.id, Stamp(read)).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
         *self.served.lock().unwrap() += rows.len();
         let end = PageEnd {

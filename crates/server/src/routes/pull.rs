@@ -92,13 +92,15 @@ fn collections(host: &Host, names: &str) -> Result<Vec<Collection>, Failure> {
         .collect()
 }
 
-/// Notes how far the device has pulled: what it sends back as its cursor, it has. The feed has already
-/// looked at the cursor's seal.
+/// Notes how far the device has pulled: what it sends back as its cursor, it has, and no more: a device
+/// that was restored or begins anew holds tombstones back again. The feed has already looked at the
+/// cursor's seal.
 async fn note(host: &Host, caller: &Caller, cursor: Option<&str>) {
-    let stamp = cursor.and_then(|cursor| cursor.split('.').next()?.parse().ok()).map(Stamp);
-    let Some(stamp) = stamp.filter(|stamp| caller.device.pulled.is_none_or(|before| *stamp > before)) else {
-        return;
+    let stamp = match cursor {
+        None => Some(Stamp(0)),
+        Some(cursor) => cursor.split(['.', '~']).next().and_then(|stamp| stamp.parse().ok()).map(Stamp),
     };
+    let Some(stamp) = stamp.filter(|stamp| caller.device.pulled != Some(*stamp)) else { return };
     if let Err(error) = host.node().pulled(&caller.device.id, stamp).await {
         tracing::warn!(%error, "how far a device has pulled could not be noted");
     }

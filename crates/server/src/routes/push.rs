@@ -27,6 +27,7 @@ pub(super) async fn push(
     let started = Instant::now();
     let opened = decode(body, host.limits().push_changes).await?;
     let (batch, (changes, refused)) = (opened.batch.clone(), opened.split());
+    host.node().may_push(&caller.device).await?;
     let grant = host.node().grant_of(&caller.device);
     let decided = host.node().ingest(caller.space(), grant, changes).await;
     host.wrote(&decided);

@@ -354,7 +354,7 @@ pub(super) async fn pulling_anew_keeps_all_but_the_cursor(on: On) {
         (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
     store.pull_anew(&space()).await.unwrap();
     let followed = store.followed(&space()).await.unwrap();
-    assert_eq!((followed.token, followed.staged), (None, None));
+    assert_eq!((followed.token, followed.staged, followed.anew), (None, None, true));
     assert_eq!((followed.epoch, followed.cursor), (Some(epoch("cloud-1")), Stamp(2)));
     let after =
         (read_on(&*store, &space(), Stamp(0), 99).await, store.outbox_counts(&space()).await.unwrap());
@@ -364,4 +364,39 @@ pub(super) async fn pulling_anew_keeps_all_but_the_cursor(on: On) {
         0,
         "nothing is staged"
     );
+}
+
+pub(super) async fn what_does_not_come_again_is_listed(on: On) {
+    let store = opened(&on).await;
+    put(&store, "mine", "{}").await;
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 9), "t9").await.unwrap();
+    store.absorb(&space(), NOW, end("cloud-1", 9), plain()).await.unwrap();
+    let unseen = async |store: &Stored| {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = store.unseen(&space(), after.as_ref(), 2).await.unwrap();
+            let Some((last, _)) = page.last() else { return all };
+            after = Some(last.clone());
+            all.extend(page.into_iter().map(|(key, _)| key.id.to_string()));
+        }
+    };
+    assert!(unseen(&store).await.is_empty(), "nothing is pulled anew");
+    store.pull_anew(&space()).await.unwrap();
+    assert_eq!(unseen(&store).await.len(), 9, "nothing came yet, and what was made here is none of it");
+    store.stage(&space(), &epoch("cloud-1"), rows(0, 3), "t3").await.unwrap();
+    let store = {
+        drop(store);
+        on.open_following().await
+    };
+    store.stage(&space(), &epoch("cloud-1"), rows(5, 8), "t8").await.unwrap();
+    store.absorb(&space(), NOW, end("cloud-1", 9), plain()).await.unwrap();
+    assert!(store.followed(&space()).await.unwrap().anew, "until somebody has dealt with it");
+    assert_eq!(unseen(&store).await, ["r3", "r4", "r8"]);
+    // The next pull brings one of them after all.
+    store.stage(&space(), &epoch("cloud-1"), rows(4, 5), "t9").await.unwrap();
+    assert_eq!(unseen(&store).await, ["r3", "r8"]);
+    store.pulled_anew(&space()).await.unwrap();
+    assert!(unseen(&store).await.is_empty() && !store.followed(&space()).await.unwrap().anew);
+    store.pull_anew(&space()).await.unwrap();
+    assert_eq!(unseen(&store).await.len(), 9, "what came the last time says nothing");
 }

@@ -12,6 +12,7 @@ pub mod hand;
 mod needs;
 mod outbox;
 mod plans;
+mod purge;
 mod registry;
 mod spaces;
 mod writers;
@@ -77,11 +78,15 @@ pub fn cases() -> Vec<Case> {
             a_caller_that_goes_leaves_no_half;
         absorb: everything_at_once, rows_come_in_staging_order, conflicts_come_after_what_they_are_about, reached_entries_are_settled,
             settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
-            a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor;
+            a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor,
+            what_does_not_come_again_is_listed;
         epochs: an_image_is_of_one_moment_and_begins_an_epoch,
             new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true;
         audiences: rows_are_kept_moved_and_purged, a_reader_is_told_what_enters_and_leaves,
             a_subscription_is_a_source_of_its_own, a_readers_digest_is_over_what_they_see;
+        purge: tombstones_go_up_to_the_line_and_not_under_unsettled_work, receipts_go_by_their_stamp,
+            a_version_counts_from_when_it_was_superseded, settled_entries_and_old_runs_go_by_their_time,
+            a_dry_run_counts_the_same_and_changes_nothing;
         registry: devices_round_trip, members_round_trip, runs_are_newest_first,
             settings_swap_once, generation_moves_with_any_writer;
     }

@@ -60,6 +60,7 @@ impl Space {
             }
         }
         self.head = begin.head;
+        self.purged = self.purged.min(begin.head);
         self.next_local_id += LOCAL_ID_LEAP;
         self.gaps.push(begin.gap);
         begin.gap

@@ -2,12 +2,13 @@
 
 mod audience;
 mod epoch;
+mod purge;
 mod resync;
 mod space;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
-    ReaderPage, SpaceState, Step, Store, StoreError, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
+    Reader, ReaderPage, SpaceState, Step, Store, StoreError, SyncRun, Walk,
     asking::{Asked, Asking, CHUNK, Settling, fault},
     reading,
 };
@@ -21,6 +22,7 @@ use ropeway_core::{
     planted::{self, Bug},
     profile::Profile,
     record::Record,
+    retention::Lines,
     time::{Stamp, Time},
 };
 use space::Space;
@@ -79,7 +81,7 @@ impl MemoryStore {
 
     fn state(&self, space: &Space) -> SpaceState {
         let (epoch, filling) = (self.epoch(), space.filling);
-        SpaceState { epoch, head: space.head, digest: space.digest, filling }
+        SpaceState { epoch, head: space.head, digest: space.digest, filling, purged: space.purged }
     }
 
     /// Asks until there is a plan that can be written.
@@ -96,6 +98,7 @@ impl MemoryStore {
         }
         let mut snapshot = Snapshot::empty(self.epoch(), head, self.follows, now);
         snapshot.next_entry = space.next_entry;
+        snapshot.buried = space.buried;
         let mut asking = Asking::new(snapshot, keys);
         loop {
             match asking.next(decide)? {
@@ -299,6 +302,22 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn unseen(
+        &self,
+        space: &SpaceId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        Ok(self.all().space(space)?.unseen(after, limit))
+    }
+
+    async fn pulled_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let mut all = self.all();
+        all.space_mut(space)?.pulled_anew();
+        all.generation += 1;
+        Ok(())
+    }
+
     async fn absorb(
         &self,
         space: &SpaceId,
@@ -332,7 +351,9 @@ impl Store for MemoryStore {
         }
         let PullEnd { epoch, cursor, token, audiences } = end;
         copy.filling = false;
-        copy.followed = Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None, audiences };
+        let anew = copy.followed.anew;
+        copy.followed =
+            Followed { epoch: Some(epoch), cursor, token: Some(token), staged: None, audiences, anew };
         all.spaces.insert(space.clone(), copy);
         all.generation += 1;
         Ok(staged.len() as u64)
@@ -427,6 +448,20 @@ impl Store for MemoryStore {
         all.meta.insert(name.to_owned(), value.to_owned());
         all.generation += 1;
         Ok(true)
+    }
+
+    async fn purge(
+        &self,
+        space: &SpaceId,
+        lines: &Lines,
+        at: Walk,
+        rows: usize,
+        dry: bool,
+    ) -> Result<Purged, StoreError> {
+        let mut all = self.all();
+        let purged = all.space_mut(space)?.purge(lines, at, rows.max(1), dry);
+        all.generation += i64::from(!dry && purged.rows > 0);
+        Ok(purged)
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {

@@ -43,6 +43,10 @@ pub(super) struct Space {
     pub(super) staging: Vec<Fed>,
     pub(super) staged_epoch: Option<Epoch>,
     pub(super) filling: bool,
+    /// What came since everything is pulled anew.
+    pub(super) seen: BTreeSet<Key>,
+    pub(super) purged: Stamp,
+    pub(super) buried: u64,
     pub(super) runs: Vec<SyncRun>,
     /// The breaks behind earlier epochs, oldest first.
     pub(super) gaps: Vec<Gap>,
@@ -68,6 +72,9 @@ impl Default for Space {
             staging: Vec::new(),
             staged_epoch: None,
             filling: false,
+            seen: BTreeSet::new(),
+            purged: Stamp::default(),
+            buried: 0,
             runs: Vec::new(),
             gaps: Vec::new(),
         }
@@ -227,7 +234,7 @@ impl Space {
         self.by_stamp.insert(stamp, row.key.clone());
     }
 
-    fn put_prints(&mut self, gone: &[Key], added: &[Print]) {
+    pub(super) fn put_prints(&mut self, gone: &[Key], added: &[Print]) {
         if !gone.is_empty() {
             for ((collection, _), times) in &mut self.prints {
                 times.retain(|(_, id)| !gone.iter().any(|k| k.collection == *collection && k.id == *id));
@@ -293,6 +300,7 @@ impl Space {
         if self.staged_epoch.as_ref().is_some_and(|staged| staged != epoch) {
             self.staging.clear();
         }
+        self.see(&rows);
         self.staging.extend(rows);
         self.followed.staged = Some(upto.to_owned());
         self.staged_epoch = Some(epoch.clone());

@@ -41,6 +41,7 @@ pub(super) fn begin(conn: &mut Conn, next: &Epoch, now: Time, restamp: bool) -> 
         conn.db.execute(CURSORS, (&id, after.0))?;
         conn.db.execute(GAP, (space.no, begins.0, after.0, lost.0, space.epoch.as_str()))?;
         space.head = begin.head;
+        space.purged = space.purged.min(begin.head);
         space.next_local_id += LOCAL_ID_LEAP;
         space.save(conn)?;
     }

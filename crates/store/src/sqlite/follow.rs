@@ -1,6 +1,6 @@
 //! Following an upstream: staging what a pull brings, and taking it in all at once (I6).
 
-use super::{apply::apply, codes, conn::Conn, errors::Done, load::load, outbox, rows, space::Space};
+use super::{apply::apply, codes, conn::Conn, errors::Done, load::load, outbox, resync, rows, space::Space};
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
     asking::{Asked, Asking, CHUNK, Settling, fault},
@@ -13,7 +13,7 @@ use ropeway_core::{
 };
 use rusqlite::OptionalExtension;
 
-const READ: &str = "SELECT epoch, cursor, token, staged, audiences FROM rw_follow WHERE space = ?1";
+const READ: &str = "SELECT epoch, cursor, token, staged, audiences, anew FROM rw_follow WHERE space = ?1";
 const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch, filling)
   VALUES (?1, NULL, 0, ?2, ?3, ?4)
   ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch,
@@ -45,6 +45,7 @@ pub(super) fn followed(conn: &Conn, space: i64) -> Done<Followed> {
             token: r.get(2)?,
             staged: r.get(3)?,
             audiences: r.get::<_, Option<String>>(4)?.and_then(|keys| serde_json::from_str(&keys).ok()),
+            anew: r.get(5)?,
         })
     });
     Ok(found.optional()?.unwrap_or_default())
@@ -53,6 +54,7 @@ pub(super) fn followed(conn: &Conn, space: i64) -> Done<Followed> {
 /// Adds pulled rows to the staging table.
 pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed], upto: &str) -> Done<()> {
     let space = Space::read(conn, space)?.no;
+    resync::see(conn, space, fed)?;
     add(conn, space, epoch, fed.iter())?;
     conn.db.prepare_cached(STAGED)?.execute((space, upto, epoch.as_str(), false))?;
     Ok(())
@@ -73,6 +75,7 @@ pub(super) fn portion(
         step(conn, &mut space, now, Step::Rows(rows), decide)?;
     }
     space.save(conn)?;
+    resync::see(conn, space.no, &portion.rows)?;
     add(conn, space.no, &portion.epoch, portion.rows.iter().filter(is_conflict))?;
     let row = (space.no, &portion.upto, portion.epoch.as_str(), true);
     conn.db.prepare_cached(STAGED)?.execute(row)?;

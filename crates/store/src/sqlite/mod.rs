@@ -16,6 +16,7 @@ mod names;
 mod open;
 mod outbox;
 mod pool;
+mod purge;
 mod registry;
 mod restore;
 mod resync;
@@ -31,8 +32,8 @@ pub use restore::{Present, Unpacked};
 pub(crate) use schema::APPLICATION_ID;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Reader,
-    ReaderPage, SpaceState, Store, StoreError, SyncRun, reading,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
+    Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
 };
 use async_trait::async_trait;
 use conn::Conn;
@@ -46,6 +47,7 @@ use ropeway_core::{
     plan::{Fed, Keys, Plan, Sealed, Superseded},
     profile::Profile,
     record::Record,
+    retention::Lines,
     time::{Stamp, Time},
 };
 use space::Space;
@@ -306,6 +308,21 @@ impl Store for SqliteStore {
         self.write(move |conn| resync::pull_anew(conn, &space)).await
     }
 
+    async fn unseen(
+        &self,
+        space: &SpaceId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        let after = after.cloned();
+        self.read_in(space, move |conn, no| resync::unseen(conn, no, after.as_ref(), limit)).await
+    }
+
+    async fn pulled_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
+        let space = space.clone();
+        self.write(move |conn| resync::pulled_anew(conn, Space::read(conn, &space)?.no)).await
+    }
+
     async fn absorb(
         &self,
         space: &SpaceId,
@@ -383,6 +400,22 @@ impl Store for SqliteStore {
         let (name, value) = (name.to_owned(), value.to_owned());
         let expected = expected.map(str::to_owned);
         self.write(move |conn| registry::swap_meta(conn, &name, expected.as_deref(), &value)).await
+    }
+
+    async fn purge(
+        &self,
+        space: &SpaceId,
+        lines: &Lines,
+        at: Walk,
+        rows: usize,
+        dry: bool,
+    ) -> Result<Purged, StoreError> {
+        let (lines, space) = (*lines, space.clone());
+        let step = move |conn: &mut Conn| {
+            let no = Space::read(conn, &space)?.no;
+            purge::step(conn, no, &lines, at, rows, dry)
+        };
+        if dry { self.read(step).await } else { self.write(step).await }
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {

@@ -18,7 +18,8 @@ CREATE TABLE rw_names (no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE rw_spaces (
   no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, head INTEGER NOT NULL,
   digest_count INTEGER NOT NULL, digest_sum INTEGER NOT NULL,
-  next_local_id INTEGER NOT NULL, next_entry INTEGER NOT NULL);
+  next_local_id INTEGER NOT NULL, next_entry INTEGER NOT NULL,
+  purged INTEGER NOT NULL DEFAULT 0, buried INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE rw_records (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   local_id INTEGER NOT NULL, version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL,
@@ -27,6 +28,7 @@ CREATE TABLE rw_records (
   up_epoch INTEGER, up_version INTEGER, up_held TEXT, marks TEXT, data TEXT NOT NULL);
 CREATE UNIQUE INDEX rw_records_key ON rw_records (space, collection, id);
 CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp);
+CREATE INDEX rw_records_gone ON rw_records (space, stamp) WHERE state = 1;
 CREATE TABLE rw_history (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   local_id INTEGER NOT NULL, version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL,
@@ -72,10 +74,14 @@ CREATE TABLE rw_batches (
   body BLOB NOT NULL, UNIQUE (space, id));
 CREATE TABLE rw_follow (
   space INTEGER PRIMARY KEY, epoch TEXT, cursor INTEGER NOT NULL, token TEXT, staged TEXT,
-  staged_epoch TEXT, audiences TEXT, filling INTEGER NOT NULL DEFAULT 0);
+  staged_epoch TEXT, audiences TEXT, filling INTEGER NOT NULL DEFAULT 0,
+  anew INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE rw_gaps (
   space INTEGER NOT NULL, begins INTEGER NOT NULL, after INTEGER NOT NULL, lost INTEGER NOT NULL,
   epoch TEXT NOT NULL, PRIMARY KEY (space, begins)) WITHOUT ROWID;
+CREATE TABLE rw_seen (
+  space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
+  PRIMARY KEY (space, collection, id)) WITHOUT ROWID;
 CREATE TABLE rw_staging (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL, joined_into TEXT,
