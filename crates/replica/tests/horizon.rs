@@ -90,6 +90,9 @@ fn from_beyond_the_horizon_nothing_is_lost_and_nothing_comes_back_to_life() {
         let report = venue.sync().await;
         assert_eq!(report.outcome, Some(SyncOutcome::Partly), "{report:?}");
         assert_eq!(report.verdicts.get(&Verdict::Parked), Some(&1), "{report:?}");
+        let sent = venue.cable.sent.lock().unwrap().clone();
+        assert_eq!(sent.len(), 2, "nothing was decided before everything was pulled anew");
+        assert_eq!(sent[0], sent[1], "and then the same was sent again");
         venue.sync().await;
         venue.assert_equal().await;
         for node in [&venue.cloud, &venue.pi] {
