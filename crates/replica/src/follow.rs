@@ -1,6 +1,11 @@
-//! Room 6 in motion: the loop that keeps a node in step with its upstream, and what sets it off.
+//! Room 6 in motion: the loop that keeps a node in step with its upstream, what sets it off, and what lets it
+//! rest.
 
-use crate::{Node, ReplicaError, SyncOptions, SyncReport};
+use crate::{
+    Node, ReplicaError, SyncOptions, SyncReport,
+    listen::Listener,
+    presence::{Moment, Presence, long_asleep, resumed},
+};
 use ropeway_core::{id::SpaceId, settle, time::Stamp};
 use ropeway_protocol::{Transport, TransportError};
 use ropeway_store::SyncOutcome;
@@ -27,6 +32,10 @@ pub struct FollowOptions {
     pub probe: Duration,
     /// Whether it listens to the upstream's live stream.
     pub live: bool,
+    /// A sync that ended longer ago than this is done again when the app comes to the foreground.
+    pub fresh: Duration,
+    /// How long a sync may go on after the app was put to sleep.
+    pub grace: Duration,
 }
 
 impl Default for FollowOptions {
@@ -37,6 +46,8 @@ impl Default for FollowOptions {
             debounce: Duration::from_millis(50),
             probe: Duration::from_secs(15),
             live: true,
+            fresh: Duration::from_secs(10),
+            grace: Duration::from_secs(3),
         }
     }
 }
@@ -58,6 +69,10 @@ pub enum Trigger {
     Due,
     /// A person asked.
     Asked,
+    /// The app came to the foreground (IRON-017, REP-063).
+    Foreground,
+    /// The machine was suspended, or its clock was set.
+    Resumed,
 }
 
 /// What a follower last knew.
@@ -73,6 +88,8 @@ pub struct Following {
     pub fault: Option<String>,
     /// How many syncs have ended.
     pub syncs: u64,
+    /// Whether it rests because the app is asleep.
+    pub asleep: bool,
 }
 
 type Asked = oneshot::Sender<Result<SyncReport, String>>;
@@ -82,6 +99,7 @@ type Asked = oneshot::Sender<Result<SyncReport, String>>;
 pub struct Follower {
     asked: mpsc::Sender<Asked>,
     state: watch::Receiver<Following>,
+    presence: watch::Sender<Presence>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -97,13 +115,50 @@ impl Follower {
         let (asked, asks) = mpsc::channel(8);
         let (publish, state) = watch::channel(Following::default());
         let (heads, live) = watch::channel(Stamp(i64::MIN));
+        let presence = watch::Sender::new(Presence::default());
         let mut tasks = Vec::new();
+        let listening = watch::Sender::new(false);
         if options.live {
-            tasks.push(tokio::spawn(listen(Arc::clone(&transport), heads.clone(), state.clone())));
+            let listener = Listener {
+                transport: Arc::clone(&transport),
+                heads: heads.clone(),
+                state: state.clone(),
+                presence: presence.subscribe(),
+                listening: listening.clone(),
+            };
+            tasks.push(tokio::spawn(listener.run()));
         }
-        let run = Run { node, space, transport, options, publish, _heads: heads };
+        let run = Run {
+            node,
+            space,
+            transport,
+            options,
+            publish,
+            presence: presence.clone(),
+            listening,
+            _heads: heads,
+        };
         tasks.push(tokio::spawn(run.run(asks, live)));
-        Self { asked, state, tasks }
+        Self { asked, state, presence, tasks }
+    }
+
+    /// The app came to the foreground: what stood still goes on, and unless the last sync is fresh
+    /// ([`FollowOptions::fresh`]) one begins now, if the upstream answers (IRON-017, REP-054).
+    pub fn foreground(&self) {
+        self.presence.send_modify(Presence::wake);
+    }
+
+    /// The app is put to sleep: no timer and no live stream goes on. A sync that runs may end within
+    /// [`FollowOptions::grace`] and is cut after that, which loses nothing; one that a person asked for goes to
+    /// its end. Returns when nothing moves any more. Local writes are kept as always, and [`Follower::sync_now`] still syncs (IRON-016).
+    pub async fn asleep(&self) {
+        self.presence.send_modify(|presence| presence.asleep = true);
+        let (mut state, mut presence) = (self.state.clone(), self.presence.subscribe());
+        tokio::select! {
+            _ = state.wait_for(|state| state.asleep) => {}
+            // Somebody woke it meanwhile.
+            _ = presence.wait_for(|presence| !presence.asleep) => {}
+        }
     }
 
     /// Syncs now and waits for the end. Errors name what failed on this machine.
@@ -120,64 +175,129 @@ impl Follower {
     }
 }
 
-/// Listens to the upstream's live stream and listens again when it ends.
-async fn listen(
-    transport: Arc<dyn Transport>,
-    heads: watch::Sender<Stamp>,
-    state: watch::Receiver<Following>,
-) {
-    let mut state = state;
-    loop {
-        if state.wait_for(|s| s.online).await.is_err() {
-            return;
-        }
-        let heads = heads.clone();
-        let tell = Box::new(move |head| {
-            // Each stream begins with the head as it is: only another one is news, or a stream that is cut
-            // again and again would set off one sync after the other.
-            heads.send_if_modified(|seen| std::mem::replace(seen, head) != head);
-        });
-        let _ = transport.live(tell).await;
-        // Listens again when the sync loop says something, or after a while.
-        tokio::select! {
-            () = sleep(Duration::from_secs(2)) => {}
-            _ = state.changed() => {}
-        }
-    }
-}
-
 struct Run {
     node: Node,
     space: SpaceId,
     transport: Arc<dyn Transport>,
     options: FollowOptions,
     publish: watch::Sender<Following>,
+    presence: watch::Sender<Presence>,
+    listening: watch::Sender<bool>,
     /// Kept so that the channel of news stays open, and simply silent, where nobody listens to a stream.
     _heads: watch::Sender<Stamp>,
 }
 
+/// Why the next sync begins, and who waits for it.
+type Reason = (Trigger, Option<Asked>);
+
+/// How a sync ended, as far as the next one is concerned.
+struct Ended {
+    online: bool,
+    began: Moment,
+    /// When it ended; `None`: it was cut.
+    at: Option<Moment>,
+    failures: u32,
+    /// The store's generation before it.
+    generation: i64,
+    /// How often the app had been woken before it.
+    woken: u64,
+}
+
 impl Run {
     async fn run(self, mut asks: mpsc::Receiver<Asked>, mut live: watch::Receiver<Stamp>) {
+        let mut presence = self.presence.subscribe();
         let mut trigger = Trigger::Start;
         let mut asked: Option<Asked> = None;
         let mut failures: u32 = 0;
         loop {
             let generation = self.node.store().generation().await.unwrap_or(0);
-            let online = self.sync(trigger, asked.take()).await;
+            let (began, woken) = (self.moment(), presence.borrow_and_update().woken);
+            let (online, at) = self.sync(trigger, asked.take()).await;
             failures = if online { 0 } else { failures.saturating_add(1) };
-            (trigger, asked) = match online {
-                true => self.wait_online(&mut asks, &mut live, generation).await,
-                false => self.wait_offline(&mut asks, failures).await,
-            };
+            let ended = Ended { online, began, at, failures, generation, woken };
+            (trigger, asked) = self.next(&mut asks, &mut live, &mut presence, &ended).await;
             if trigger == Trigger::Asked && asked.is_none() {
                 return;
             }
         }
     }
 
-    /// One sync, published. Whether the upstream was reached.
-    async fn sync(&self, trigger: Trigger, asked: Option<Asked>) -> bool {
-        let result = self.node.sync(&self.space, &*self.transport, &self.options.sync, &|_| {}).await;
+    /// Waits for the next reason to sync, and rests while the app is asleep.
+    async fn next(
+        &self,
+        asks: &mut mpsc::Receiver<Asked>,
+        live: &mut watch::Receiver<Stamp>,
+        presence: &mut watch::Receiver<Presence>,
+        ended: &Ended,
+    ) -> Reason {
+        loop {
+            let now = *presence.borrow_and_update();
+            if now.asleep {
+                match self.rest(asks, presence).await {
+                    Some(asked) => return asked,
+                    None => continue,
+                }
+            }
+            let at_once = now.woken != ended.woken;
+            let stale = ended.at.is_none_or(|at| at.ago(&**self.node.clock()) > self.options.fresh);
+            if at_once && stale && ended.online {
+                return (Trigger::Foreground, None);
+            }
+            let waiting = async {
+                match ended.online {
+                    true => self.wait_online(asks, live, ended).await,
+                    false => self.wait_offline(asks, ended.failures, at_once).await,
+                }
+            };
+            tokio::select! {
+                reason = waiting => {
+                    if reason.0 == Trigger::Resumed {
+                        // The listener's stream is of before.
+                        self.presence.send_modify(|presence| presence.woken += 1);
+                    }
+                    return reason;
+                }
+                _ = presence.changed() => {}
+            }
+        }
+    }
+
+    /// Does nothing until the app is awake again (`None`) or a person asks.
+    async fn rest(
+        &self,
+        asks: &mut mpsc::Receiver<Asked>,
+        presence: &mut watch::Receiver<Presence>,
+    ) -> Option<Reason> {
+        let _ = self.listening.subscribe().wait_for(|listening| !listening).await;
+        self.publish.send_modify(|state| state.asleep = true);
+        let reason = tokio::select! {
+            ask = asks.recv() => Some((Trigger::Asked, ask)),
+            _ = presence.wait_for(|presence| !presence.asleep) => None,
+        };
+        self.publish.send_modify(|state| state.asleep = false);
+        reason
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::now(&**self.node.clock())
+    }
+
+    /// One sync, published: whether the upstream was reached, and when it ended, unless it was cut.
+    async fn sync(&self, trigger: Trigger, asked: Option<Asked>) -> (bool, Option<Moment>) {
+        // A person who asks while the app is asleep wants the whole of it.
+        let grace = if asked.is_some() { Duration::MAX } else { self.options.grace };
+        let cut = long_asleep(self.presence.subscribe(), grace);
+        let (transport, options) = (&*self.transport, &self.options.sync);
+        let result = self.node.sync_unless(&self.space, transport, options, &|_| {}, cut).await;
+        let result = match result {
+            Ok(Some(report)) => Ok(report),
+            Ok(None) => {
+                tracing::debug!(?trigger, "the sync was cut: the app is asleep");
+                return (self.publish.borrow().online, None);
+            }
+            Err(error) => Err(error),
+        };
+        let ended = self.moment();
         let online = match &result {
             Ok(report) => report.outcome != Some(SyncOutcome::Offline) && !report.untrusted,
             Err(_) => self.publish.borrow().online,
@@ -201,7 +321,7 @@ impl Run {
         if let Some(asked) = asked {
             let _ = asked.send(result.map_err(|e| e.to_string()));
         }
-        online
+        (online, Some(ended))
     }
 
     /// Waits for the next reason to sync while the upstream is in reach.
@@ -209,8 +329,8 @@ impl Run {
         &self,
         asks: &mut mpsc::Receiver<Asked>,
         live: &mut watch::Receiver<Stamp>,
-        generation: i64,
-    ) -> (Trigger, Option<Asked>) {
+        ended: &Ended,
+    ) -> Reason {
         let every = self.options.every.unwrap_or(self.node.profile().sync_every);
         let failed = {
             let state = self.publish.borrow();
@@ -226,7 +346,7 @@ impl Run {
             if failed {
                 std::future::pending::<()>().await;
             }
-            self.written(generation).await;
+            self.written(ended.generation).await;
         };
         tokio::pin!(written);
         tokio::select! {
@@ -235,22 +355,22 @@ impl Run {
             () = &mut due => (Trigger::Due, None),
             () = &mut written => (Trigger::Write, None),
             _ = live.changed() => (Trigger::Live, None),
+            () = resumed(&**self.node.clock(), ended.began) => (Trigger::Resumed, None),
         }
     }
 
     /// Probes the upstream until it answers; somebody's asking counts as a probe.
-    async fn wait_offline(
-        &self,
-        asks: &mut mpsc::Receiver<Asked>,
-        failures: u32,
-    ) -> (Trigger, Option<Asked>) {
+    async fn wait_offline(&self, asks: &mut mpsc::Receiver<Asked>, failures: u32, at_once: bool) -> Reason {
         let mut wait =
             Duration::from_millis(500).saturating_mul(1 << failures.min(6)).min(self.options.probe);
+        let mut first = at_once;
         loop {
             tokio::select! {
                 ask = asks.recv() => return (Trigger::Asked, ask),
-                () = sleep(wait) => {}
+                () = sleep(wait), if !first => {}
+                () = std::future::ready(()), if first => {}
             }
+            first = false;
             match self.transport.hello().await {
                 Ok(_) => return (Trigger::Reconnected, None),
                 // Somebody is back, and it is for a person to see that it is not the upstream.

@@ -126,8 +126,25 @@ impl Node {
         options: &SyncOptions,
         progress: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<SyncReport, ReplicaError> {
+        let never = std::future::pending();
+        Ok(self.sync_unless(space, transport, options, progress, never).await?.unwrap_or_default())
+    }
+
+    /// The same, unless `cut` ends first: then it stops where it is, as after a power cut, and the next sync
+    /// goes on there. `None`: it was cut.
+    pub(crate) async fn sync_unless(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        cut: impl Future<Output = ()> + Send,
+    ) -> Result<Option<SyncReport>, ReplicaError> {
         let lease = self.take_lease(space).await?;
-        let result = self.sync_leased(space, transport, options, progress).await;
+        let result = tokio::select! {
+            result = self.sync_leased(space, transport, options, progress) => result.map(Some),
+            () = cut => Ok(None),
+        };
         self.drop_lease(space, &lease).await?;
         result
     }
