@@ -163,7 +163,7 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
         Command::Bench(args) => {
             return Ok(if bench::run(args.clone(), &output).await? { Exit::Done } else { Exit::Failed });
         }
-        Command::Openapi => return openapi::run(output).await,
+        Command::Openapi => return openapi::run(output),
         Command::Verify(args) => return backup::verify(args, output).await,
         _ => {}
     }

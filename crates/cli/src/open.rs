@@ -162,11 +162,6 @@ async fn choose_profile(store: &SqliteStore, named: Option<&str>) -> Result<Prof
     Ok(profile)
 }
 
-/// The profile of a node that nobody gave one.
-pub(crate) fn default_profile() -> Result<Profile> {
-    load_profile(BUILT_IN[0].0)
-}
-
 /// Reads a built-in profile or one in a file.
 fn load_profile(name: &str) -> Result<Profile> {
     if !is_file(name) {

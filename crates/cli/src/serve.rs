@@ -60,6 +60,10 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
     if opened.node.follows() && opened.upstream.is_none() {
         output.note("note: no upstream is named yet; what is written here is kept and waits");
     }
+    if !opened.config.sync_enabled {
+        output
+            .note("note: SYNC_ENABLED is off: devices that sync with this node are told to come back later");
+    }
     if let Some(email) = &opened.config.conflict_email {
         tracing::info!(email, "conflict alerts by e-mail are not sent by this version");
     }
@@ -122,7 +126,7 @@ async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     let address = address.ok_or_else(|| Failure::usage(format!("`{listen}` is no address")))?;
     let mut options = ServerOptions::new(address, opened.node.clone(), opened.space.clone());
     options.limits = opened.config.limits.server.clone();
-    options.tls = tls;
+    (options.tls, options.syncs) = (tls, opened.config.sync_enabled);
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())
             .next("is another node running there? Choose another --listen; nothing was changed")
@@ -151,9 +155,7 @@ async fn first_admin(opened: &Opened, output: Output) -> Result<()> {
 fn follow(opened: &Arc<Opened>, output: Output) -> Option<JoinHandle<()>> {
     let url = opened.upstream.clone()?;
     if !opened.config.sync_enabled {
-        output.note(&format!(
-            "note: SYNC_ENABLED is off: what is written here waits, nothing is sent to {url}"
-        ));
+        output.note(&format!("note: what is written here waits, nothing is sent to {url}"));
         return None;
     }
     let opened = Arc::clone(opened);

@@ -5,9 +5,10 @@
 
 mod answer;
 mod events;
+mod parts;
 mod trust;
 
-use crate::{Hello, Page, PageReader, Problem, ProblemCode, Pushed, Transport, TransportError, VERSION};
+use crate::{Hello, Page, PageReader, Pushed, Transport, TransportError, VERSION};
 use answer::{Answer, JSON_TYPE, chain};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -201,6 +202,36 @@ impl HttpTransport {
         Answer::of(response.map_err(|e| trust::failed(e, host))?, self.idle).await
     }
 
+    /// Sends a push. `None`: the answer is too large to be taken in.
+    async fn push_once(&self, body: Bytes) -> Result<Option<Pushed>, TransportError> {
+        let mut request = self
+            .client
+            .post(self.url(&[VERSION, "push"]))
+            .header(ACCEPT, JSON_TYPE)
+            .header(CONTENT_TYPE, JSON_TYPE);
+        let mut body = body;
+        if body.len() > COMPRESS_ABOVE {
+            body = compressed(body).await?;
+            request = request.header(CONTENT_ENCODING, "zstd");
+        }
+        request = self.presented(request);
+        let moved = Arc::new(AtomicUsize::new(0));
+        let patience = self.idle + Duration::from_secs((body.len() / SLOWEST_BYTES_A_SECOND) as u64);
+        let answer = self.send(request.body(counted(body, moved.clone())), &moved, patience).await?;
+        match answer.json(self.answer_max).await {
+            Err(TransportError::Garbled(why)) if why == answer::TOO_LARGE => Ok(None),
+            body => read(&body?).map(Some),
+        }
+    }
+
+    /// Something that cannot be asked for in smaller pieces.
+    fn beyond(&self, what: &str) -> TransportError {
+        let most = self.answer_max;
+        TransportError::Garbled(format!(
+            "one {what} alone is larger than the {most} bytes that may be taken in"
+        ))
+    }
+
     async fn page(&self, cursor: Option<&str>, limit: usize) -> Result<Option<Page>, TransportError> {
         let mut url = self.url(&[VERSION, "pull"]);
         url.query_pairs_mut().append_pair("limit", &limit.to_string());
@@ -249,27 +280,17 @@ impl Transport for HttpTransport {
     }
 
     async fn push(&self, body: Bytes) -> Result<Pushed, TransportError> {
-        let mut request = self
-            .client
-            .post(self.url(&[VERSION, "push"]))
-            .header(ACCEPT, JSON_TYPE)
-            .header(CONTENT_TYPE, JSON_TYPE);
-        let mut body = body;
-        if body.len() > COMPRESS_ABOVE {
-            body = compressed(body).await?;
-            request = request.header(CONTENT_ENCODING, "zstd");
+        let (mut waiting, mut answered) = (vec![body], None);
+        while let Some(part) = waiting.pop() {
+            match self.push_once(part.clone()).await? {
+                Some(pushed) => answered = Some(parts::join(answered, pushed)?),
+                None => match parts::halves(&part) {
+                    Some([first, second]) => waiting.extend([second, first]),
+                    None => return Err(self.beyond("receipt")),
+                },
+            }
         }
-        request = self.presented(request);
-        let moved = Arc::new(AtomicUsize::new(0));
-        let patience = self.idle + Duration::from_secs((body.len() / SLOWEST_BYTES_A_SECOND) as u64);
-        let answer = self.send(request.body(counted(body, moved.clone())), &moved, patience).await?;
-        match answer.json(self.answer_max).await {
-            // Half of the batch has an answer of half the size.
-            Err(TransportError::Garbled(why)) if why == answer::TOO_LARGE => Err(TransportError::Problem(
-                Problem::new(ProblemCode::TooLarge, "the answer to this batch is too large"),
-            )),
-            body => read(&body?),
-        }
+        answered.ok_or_else(|| TransportError::Garbled("there was nothing to answer".into()))
     }
 
     async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
@@ -278,12 +299,7 @@ impl Transport for HttpTransport {
             match self.page(cursor, limit).await? {
                 Some(page) => return Ok(page),
                 None if limit > 1 => limit /= 2,
-                None => {
-                    return Err(TransportError::Garbled(format!(
-                        "one record alone is larger than {} bytes",
-                        self.answer_max
-                    )));
-                }
+                None => return Err(self.beyond("record")),
             }
         }
     }

@@ -332,8 +332,49 @@ async fn an_answer_beyond_the_bound_is_asked_for_in_halves() {
     let bomb = zstd::encode_all(&*vec![b'['; 50 << 20], 3).unwrap();
     let bomb = always(answer("200 OK", &format!("{PAGE}content-encoding: zstd\r\n"), &bomb)).await;
     garbled(bomb.pull(None, 100).await);
-    let push = always(answer("200 OK", JSON, &vec![b' '; 200_000])).await;
-    assert_eq!(refused(push.push(Bytes::from_static(b"{}")).await).code, ProblemCode::TooLarge);
+}
+
+/// The batch was decided, whatever the size of its answer: it must not be taken for one that was refused. Its
+/// halves get the receipts that they already have, in order.
+#[tokio::test]
+async fn receipts_beyond_the_bound_are_asked_for_in_halves() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let client = peer(move |mut socket| {
+        let seen = seen.clone();
+        async move {
+            let (_, body) = request(&mut socket).await;
+            let push: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(push["batch"], "b1", "the batch stays what it is");
+            let changes = push["changes"].as_array().unwrap();
+            seen.lock().unwrap().push(changes.len());
+            // 40 kB a receipt against a bound of 100 kB.
+            let receipts: Vec<serde_json::Value> = changes
+                .iter()
+                .map(|change| {
+                    serde_json::json!({
+                        "change": change["id"], "verdict": "applied", "collection": "incident", "id": "i1",
+                        "version": 1, "stamp": 1,
+                        "reason": { "code": "invalid", "text": "y".repeat(40_000) },
+                    })
+                })
+                .collect();
+            let body =
+                serde_json::json!({ "epoch": "e1", "now": "2026-01-01T00:00:00Z", "receipts": receipts });
+            let _ = socket.write_all(&answer("200 OK", JSON, body.to_string().as_bytes())).await;
+        }
+    })
+    .await;
+    let changes: Vec<_> = (0..5).map(|n| serde_json::json!({ "id": format!("c{n}") })).collect();
+    let batch = serde_json::json!({ "batch": "b1", "changes": changes }).to_string();
+    let pushed = client.push(batch.into()).await.unwrap();
+    let ids: Vec<&str> = pushed.receipts.iter().map(|receipt| receipt.change.as_str()).collect();
+    assert_eq!(ids, ["c0", "c1", "c2", "c3", "c4"]);
+    assert_eq!(*asked.lock().unwrap(), [5, 2, 3, 1, 2]);
+    // A single one cannot be halved: a failure with a sentence, and no refusal of the change.
+    let huge = always(answer("200 OK", JSON, &vec![b' '; 200_000])).await;
+    let why = garbled(huge.push(Bytes::from_static(b"{\"changes\":[{\"id\":\"c1\"}]}")).await);
+    assert!(why.contains("one receipt alone"), "{why}");
 }
 
 #[tokio::test]

@@ -41,6 +41,16 @@ pub(crate) async fn edge(State(host): State<Host>, request: Request, next: Next)
     response
 }
 
+/// Refuses everything that devices sync by on a node whose operator switched syncing off (ISMF-145): with a
+/// wait, so that they keep what they have and come back.
+pub(crate) async fn sync_switch(State(host): State<Host>, request: Request, next: Next) -> Response {
+    if host.inner.syncs {
+        return next.run(request).await;
+    }
+    let why = "syncing is switched off on this node (SYNC_ENABLED); keep everything and ask later";
+    Failure(Problem::new(ProblemCode::Unavailable, why).after(60)).into_response()
+}
+
 /// A method's name as a label: strangers may invent methods.
 fn known(method: &axum::http::Method) -> &'static str {
     match method.as_str() {

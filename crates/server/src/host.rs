@@ -23,6 +23,8 @@ pub(crate) struct Inner {
     pub(crate) node: Node,
     pub(crate) space: SpaceId,
     pub(crate) limits: Limits,
+    /// Whether devices may sync here.
+    pub(crate) syncs: bool,
     pub(crate) build: String,
     pub(crate) schema: u32,
     pub(crate) metrics: Metrics,
@@ -55,8 +57,8 @@ impl Host {
         node: Node,
         space: SpaceId,
         limits: Limits,
-        build: String,
-        schema: u32,
+        syncs: bool,
+        (build, schema): (String, u32),
         epoch: &Epoch,
     ) -> Self {
         let drain = CancellationToken::new();
@@ -76,6 +78,7 @@ impl Host {
             node,
             space,
             limits,
+            syncs,
             build,
             schema,
         };
@@ -147,7 +150,8 @@ mod tests {
             follows: false,
         };
         let node = Node::open(options).await.unwrap();
-        let host = Host::new(node, SpaceId::trusted("main"), Limits::default(), String::new(), 1, &epoch);
+        let host =
+            Host::new(node, SpaceId::trusted("main"), Limits::default(), true, (String::new(), 1), &epoch);
         assert_eq!(host.trouble(), None);
         host.wrote::<()>(&Err(StoreError::Full.into()));
         host.wrote::<()>(&Err(ReplicaError::CursorInvalid));

@@ -26,5 +26,6 @@ pub use body::read_body;
 pub use failure::{Failure, problem_of};
 pub use host::Host;
 pub use limits::Limits;
+pub use routes::document;
 pub use serve::{Drained, ServeError, Server, ServerOptions};
 pub use tls::{Tls, TlsError};

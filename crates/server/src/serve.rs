@@ -35,6 +35,8 @@ pub struct ServerOptions {
     pub space: SpaceId,
     /// The bounds.
     pub limits: Limits,
+    /// Whether devices may sync here; otherwise they are told to come back later (ISMF-145).
+    pub syncs: bool,
     /// The certificate to show; plain HTTP without one.
     pub tls: Option<Tls>,
     /// The program's version, as `/version` tells it.
@@ -49,7 +51,17 @@ impl ServerOptions {
     /// A node on an address, everything else as it is by default.
     pub fn new(listen: SocketAddr, node: Node, space: SpaceId) -> Self {
         let build = env!("CARGO_PKG_VERSION").to_owned();
-        Self { listen, node, space, limits: Limits::default(), tls: None, build, schema: 1, apps: Vec::new() }
+        Self {
+            listen,
+            node,
+            space,
+            limits: Limits::default(),
+            syncs: true,
+            tls: None,
+            build,
+            schema: 1,
+            apps: Vec::new(),
+        }
     }
 }
 
@@ -90,12 +102,12 @@ pub struct Server {
 impl Server {
     /// Listens. Nothing is accepted before [`Server::serve`].
     pub async fn bind(options: ServerOptions) -> Result<Self, ServeError> {
-        let ServerOptions { listen, node, space, limits, tls, build, schema, apps } = options;
+        let ServerOptions { listen, node, space, limits, syncs, tls, build, schema, apps } = options;
         let failed = |source| ServeError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let state = node.open_space(&space).await?;
-        let host = Host::new(node, space, limits, build, schema, &state.epoch);
+        let host = Host::new(node, space, limits, syncs, (build, schema), &state.epoch);
         let app = routes::app(&host, apps);
         Ok(Self { listener, local, host, tls, app })
     }

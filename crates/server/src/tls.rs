@@ -16,10 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
-use tokio::{
-    sync::Notify,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::{sync::Notify, time::sleep};
 use tokio_rustls::TlsAcceptor;
 
 /// What can be spoken after the handshake, the best first.
@@ -131,15 +128,13 @@ impl Tls {
 
 /// Looks at the files again and again until the host is told to stop.
 pub(crate) async fn keep_renewed(host: Host, tls: Tls) {
-    let mut rounds = interval(host.limits().tls_look);
-    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let until = tls.validity().until;
         host.inner.metrics.certificate_until.set(until.0 / 1_000_000);
         let asked = tokio::select! {
             () = host.inner.drain.cancelled() => return,
             () = tls.inner.asked.notified() => true,
-            _ = rounds.tick() => false,
+            () = sleep(host.limits().tls_look) => false,
         };
         let looked = tls.clone();
         let now = host.node().clock().now();

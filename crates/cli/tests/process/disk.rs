@@ -1,6 +1,6 @@
 //! A disk that takes no more: a clear error, nothing half written, the node stays up and recovers.
 
-use crate::rig::{Pair, incident};
+use crate::rig::{Pair, get, incident};
 use rustix::process::{Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use std::{fs, process::Command};
@@ -32,6 +32,10 @@ fn a_node_without_room_keeps_serving_says_so_and_recovers() {
     let said = report["error"].as_str().unwrap();
     assert!(said.contains("nothing was written"), "it says whether data is safe: {said}");
     assert!(pair.cloud.is_up(), "the node stays up");
+    let probe = get(&url, "/health/ready");
+    assert!(probe.starts_with("HTTP/1.1 503") && probe.contains("\"reasons\":[\""), "{probe}");
+    assert!(probe.contains("disk is full"), "a probe is told why: {probe}");
+    assert!(get(&url, "/health/live").starts_with("HTTP/1.1 200"), "and the process is there");
     assert!(pair.cloud.live("incident").is_empty(), "nothing half written");
     assert_eq!(pair.cloud.live("race").len(), 1, "what is there can be read");
     assert_eq!(pair.pi.live("incident").len(), 60, "and nothing is lost where it was made");
@@ -39,6 +43,7 @@ fn a_node_without_room_keeps_serving_says_so_and_recovers() {
     pair.settle();
     assert_eq!(pair.cloud.live("incident").len(), 60);
     assert!(pair.cloud.is_up());
+    assert!(get(&url, "/health/ready").starts_with("HTTP/1.1 200"), "a write that succeeds ends the trouble");
 }
 
 /// The same at the desk: exit 1, nothing written, and the same edit goes once there is room.

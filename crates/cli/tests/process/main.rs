@@ -14,6 +14,7 @@ mod disk;
 mod faults;
 mod horizon;
 mod input;
+mod limits;
 mod network;
 mod people;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -42,9 +42,10 @@ const COMPRESSION: i32 = 1;
 
 /// All routes under all layers. The layer added last is the outermost.
 pub(crate) fn app(host: &Host, apps: Vec<OpenApiRouter<Host>>) -> Router {
-    let router = apps.into_iter().fold(native(), OpenApiRouter::merge);
+    let switch = from_fn_with_state(host.clone(), edge::sync_switch);
+    let router = node().merge(syncing(apps).layer(switch));
     let (router, mut document) = router.split_for_parts();
-    describe(&mut document, host);
+    describe(&mut document, &host.inner.build);
     let text = serde_json::to_vec(&document).unwrap_or_default();
     let _ = host.inner.document.set(text.into());
     let compressed = SizeAbove::new(COMPRESS_ABOVE).and(NotForContentType::SSE).and(NotForContentType::GRPC);
@@ -57,18 +58,21 @@ pub(crate) fn app(host: &Host, apps: Vec<OpenApiRouter<Host>>) -> Router {
         .with_state(host.clone())
 }
 
-fn native() -> OpenApiRouter<Host> {
+/// The OpenAPI document of the native API and of these apps, as a host of this build serves it.
+pub fn document(build: &str, apps: Vec<OpenApiRouter<Host>>) -> OpenApi {
+    let (_, mut document) = node().merge(syncing(apps)).split_for_parts();
+    describe(&mut document, build);
+    document
+}
+
+/// What a node says of itself, and what people do on it.
+fn node() -> OpenApiRouter<Host> {
     OpenApiRouter::new()
         .routes(routes!(health::live))
         .routes(routes!(health::ready))
         .routes(routes!(health::version))
         .routes(routes!(health::metrics))
         .routes(routes!(openapi))
-        .routes(routes!(push::push))
-        .routes(routes!(pull::pull))
-        .routes(routes!(live::live))
-        .routes(routes!(subscriptions::list))
-        .routes(routes!(subscriptions::subscribe, subscriptions::unsubscribe))
         .routes(routes!(conflicts::list))
         .routes(routes!(conflicts::show))
         .routes(routes!(conflicts::resolve))
@@ -76,9 +80,20 @@ fn native() -> OpenApiRouter<Host> {
         .routes(routes!(devices::revoke))
 }
 
-fn describe(document: &mut OpenApi, host: &Host) {
+/// What devices sync by.
+fn syncing(apps: Vec<OpenApiRouter<Host>>) -> OpenApiRouter<Host> {
+    let native = OpenApiRouter::new()
+        .routes(routes!(push::push))
+        .routes(routes!(pull::pull))
+        .routes(routes!(live::live))
+        .routes(routes!(subscriptions::list))
+        .routes(routes!(subscriptions::subscribe, subscriptions::unsubscribe));
+    apps.into_iter().fold(native, OpenApiRouter::merge)
+}
+
+fn describe(document: &mut OpenApi, build: &str) {
     document.info.title = "Ropeway".into();
-    document.info.version = host.inner.build.clone();
+    document.info.version = build.to_owned();
     document.info.description =
         Some("The native protocol of a Ropeway node. PROTOCOL.md is the normative text.".into());
     let bearer =

@@ -39,6 +39,8 @@ const ROUTES: [(&str, &str); 17] = [
 async fn the_document_lists_exactly_the_routes() {
     let rig = Rig::new().await;
     let document = rig.get("/openapi.json", "").await.ok();
+    let pure = ropeway_server::document(env!("CARGO_PKG_VERSION"), Vec::new());
+    assert_eq!(serde_json::to_value(pure).unwrap(), document, "no server is needed to say the same");
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut listed = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
@@ -204,5 +206,23 @@ async fn apps_are_mounted_beside_and_keep_their_own_errors() {
     assert_eq!(refused.header("ropeway-node"), "epoch-1");
     assert_eq!(rig.get("/api/who", &rig.reader).await.ok()["device"], "reader-main");
     rig.get("/api/who", "wrong").await.is(P::Unauthenticated);
+    rig.is_up_and_empty().await;
+}
+
+/// ISMF-145: an operator switched syncing off. Devices are told to come back, people and probes are served.
+#[tokio::test]
+async fn a_node_whose_syncing_is_switched_off_says_so() {
+    let rig = Rig::not_syncing().await;
+    for (method, path) in [("POST", "/v1/push"), ("GET", "/v1/pull"), ("GET", "/v1/live")] {
+        for token in [&rig.referee, "wrong"] {
+            let request = rig.request(method.parse().unwrap(), path, token);
+            let answer = Answer::of(request.send().await.unwrap()).await;
+            let problem = answer.is(P::Unavailable);
+            assert!(problem["detail"].as_str().unwrap().contains("SYNC_ENABLED"), "{problem}");
+            assert_eq!(problem["retry_after"], 60);
+        }
+    }
+    assert_eq!(rig.get("/v1/conflicts", &rig.admin).await.status, 200);
+    assert_eq!(rig.get("/version", "").await.ok()["service"], "ropeway");
     rig.is_up_and_empty().await;
 }

@@ -8,6 +8,7 @@ mod bodies;
 #[path = "../../../protocol/tests/certs/mod.rs"]
 mod certs;
 mod drain;
+mod floods;
 mod live;
 mod pages;
 mod rig;

@@ -127,15 +127,20 @@ impl Rig {
     }
 
     pub(crate) async fn with(limits: Limits, apps: Vec<OpenApiRouter<Host>>) -> Self {
-        Self::start(limits, apps, None).await
+        Self::start(|options| (options.limits, options.apps) = (limits, apps)).await
     }
 
     /// With a certificate; `get` and `post` are for hosts without.
     pub(crate) async fn over_tls(limits: Limits, tls: Tls) -> Self {
-        Self::start(limits, Vec::new(), Some(tls)).await
+        Self::start(|options| (options.limits, options.tls) = (limits, Some(tls))).await
     }
 
-    async fn start(limits: Limits, apps: Vec<OpenApiRouter<Host>>, tls: Option<Tls>) -> Self {
+    /// On which syncing is switched off.
+    pub(crate) async fn not_syncing() -> Self {
+        Self::start(|options| (options.limits, options.syncs) = (quick(), false)).await
+    }
+
+    async fn start(set: impl FnOnce(&mut ServerOptions)) -> Self {
         let profile = profile::parse(PROFILE, "test.toml").unwrap_or_else(|m| panic!("{m:?}"));
         let node = Node::open(NodeOptions {
             store: Arc::new(MemoryStore::new(Epoch::parse("epoch-1").unwrap(), false)),
@@ -147,8 +152,7 @@ impl Rig {
         .await
         .unwrap();
         let mut options = ServerOptions::new("127.0.0.1:0".parse().unwrap(), node.clone(), space("main"));
-        options.limits = limits;
-        (options.apps, options.tls) = (apps, tls);
+        set(&mut options);
         let server = Server::bind(options).await.unwrap();
         node.open_space(&space("other")).await.unwrap();
         let address = server.local_addr();
