@@ -12,10 +12,11 @@ use clap::ValueEnum;
 use ropeway_core::{
     conflict::{Conflict, Resolution, Side, Standing},
     doc::Fields,
-    id::RecordId,
+    id::{Epoch, RecordId},
 };
-use ropeway_replica::{ConflictView, Resolve};
+use ropeway_replica::{ConflictView, Desk, Resolve};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ConflictsCommand {
@@ -35,7 +36,8 @@ pub(crate) enum ConflictsCommand {
     /// Answer a conflict; the answer travels like any other change
     #[command(after_help = "Examples:
   ropeway conflicts resolve 0198…:decision --keep incoming --person 'Jury president' --role jury_president
-  ropeway conflicts resolve 0198…:decision --merged '{\"decision\":\"no_action\"}' --person 'Jury president'")]
+  ropeway conflicts resolve 0198…:decision --merged '{\"decision\":\"no_action\"}' --person 'Jury president'
+  ropeway conflicts resolve --all-of 01984f10-… --keep incoming --person Admin    all that was lost with an epoch")]
     Resolve(ResolveArgs),
 }
 
@@ -55,7 +57,11 @@ enum Keep {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResolveArgs {
     /// Its id
-    id: String,
+    #[arg(required_unless_present = "all_of", conflicts_with = "all_of")]
+    id: Option<String>,
+    /// Everything that this node lost with this epoch when it was restored, and that followers handed in
+    #[arg(long, value_name = "EPOCH", conflicts_with_all = ["merged", "version"])]
+    all_of: Option<String>,
     /// Which side stands
     #[arg(long, required_unless_present = "merged", conflicts_with = "merged")]
     keep: Option<Keep>,
@@ -85,6 +91,10 @@ pub(crate) async fn run(command: ConflictsCommand, opened: &Opened, output: Outp
             output.either(&show::conflict(&view), || text(&view))?;
             Ok(Exit::Done)
         }
+        ConflictsCommand::Resolve(ResolveArgs { all_of: Some(epoch), keep, notes, person, role, .. }) => {
+            let desk = opened.desk(Some(person), role)?;
+            resolve_all(&epoch, keep, notes, &desk, opened, output).await
+        }
         ConflictsCommand::Resolve(args) => resolve(args, opened, output).await,
     }
 }
@@ -109,20 +119,15 @@ fn list(views: &[ConflictView], output: Output) -> Result<Exit> {
     let header = ["conflict", "record", "about", "here", "incoming", "state", "since"];
     let json: Vec<Value> = views.iter().map(show::conflict).collect();
     output.table(&header, views.iter().map(row).collect(), &json)?;
+    note_lost(views, output);
     Ok(Exit::Done)
 }
 
 async fn resolve(args: ResolveArgs, opened: &Opened, output: Output) -> Result<Exit> {
     let desk = opened.desk(Some(args.person), args.role)?;
     let data: Option<Fields> = args.merged.as_deref().map(edit::fields).transpose()?;
-    let resolution = match args.keep {
-        None => Resolution::Merged,
-        Some(Keep::Server) => Resolution::Server,
-        Some(Keep::Incoming) => Resolution::Incoming,
-        Some(Keep::Apart) => Resolution::Apart,
-        Some(Keep::Reopen) => Resolution::Reopen,
-    };
-    let conflict = parse(&args.id)?;
+    let resolution = resolution(args.keep);
+    let conflict = parse(&args.id.unwrap_or_default())?;
     let answer =
         Resolve { conflict, version: args.version, resolution, data, notes: args.notes, change: None };
     let (receipt, view) = opened.node.resolve(&opened.space, &desk, answer).await?;
@@ -130,6 +135,63 @@ async fn resolve(args: ResolveArgs, opened: &Opened, output: Output) -> Result<E
         "record_now": view.now });
     output.either(&json, || format!("{}\n{}", show::receipt(&receipt), text(&view)))?;
     Ok(show::exit_of(receipt.verdict))
+}
+
+/// Answers a whole list. What could not be answered stays open and is told with its reason.
+async fn resolve_all(
+    epoch: &str,
+    keep: Option<Keep>,
+    notes: Option<String>,
+    desk: &Desk,
+    opened: &Opened,
+    output: Output,
+) -> Result<Exit> {
+    let lost = Epoch::parse(epoch).map_err(|e| Failure::usage(e.to_string()))?;
+    if !matches!(keep, Some(Keep::Server | Keep::Incoming)) {
+        let what =
+            "a list is answered with --keep incoming (it shall be so again) or --keep server (let it go)";
+        return Err(Failure::usage(what).into());
+    }
+    let told = opened.node.resolve_lost(&opened.space, desk, &lost, resolution(keep), notes).await?;
+    let left: Vec<Value> =
+        told.left.iter().map(|(id, reason)| json!({ "conflict": id, "reason": reason })).collect();
+    let json = json!({ "epoch": lost, "answered": told.answered, "left": left });
+    output.either(&json, || {
+        let mut lines = vec![format!("{} answered, {} left", told.answered, told.left.len())];
+        lines.extend(told.left.iter().map(|(id, reason)| {
+            format!("left      {id}: {}", reason.as_ref().map_or("refused", |r| r.text.as_str()))
+        }));
+        lines.join("\n")
+    })?;
+    Ok(if told.left.is_empty() { Exit::Done } else { Exit::Partly })
+}
+
+/// Says how what was lost is answered at once.
+fn note_lost(views: &[ConflictView], output: Output) {
+    let mut lists: BTreeMap<&str, usize> = BTreeMap::new();
+    for conflict in views.iter().map(|v| &v.conflict).filter(|c| c.is_open()) {
+        if let Some(lost) = &conflict.lost {
+            *lists.entry(lost.epoch.as_str()).or_default() += 1;
+        }
+    }
+    for (epoch, count) in lists.iter().filter(|_| !output.is_json()) {
+        output.note(&format!(
+            "note: {count} of them were lost with epoch {epoch} when this node or its upstream was restored"
+        ));
+        output.note(&format!(
+            "next:  at the node that was restored: ropeway conflicts resolve --all-of {epoch} --keep incoming --person NAME"
+        ));
+    }
+}
+
+fn resolution(keep: Option<Keep>) -> Resolution {
+    match keep {
+        None => Resolution::Merged,
+        Some(Keep::Server) => Resolution::Server,
+        Some(Keep::Incoming) => Resolution::Incoming,
+        Some(Keep::Apart) => Resolution::Apart,
+        Some(Keep::Reopen) => Resolution::Reopen,
+    }
 }
 
 fn standing(conflict: &Conflict) -> &'static str {

@@ -105,11 +105,11 @@ fn drop_entries(snapshot: &Snapshot, entries: &[Entry], state: EntryState, profi
 }
 
 /// What the upstream moved between audiences is not refused here.
-fn bounded_by_upstream(work: Work<'_>) -> Decision {
+pub(crate) fn bounded_by_upstream(work: Work<'_>) -> Decision {
     work.finish(usize::MAX).unwrap_or(Decision::Need(Keys::default()))
 }
 
-fn nobody() -> Grant {
+pub(crate) fn nobody() -> Grant {
     Grant { door: Door::Push, device: DeviceId::trusted("upstream"), role: String::new() }
 }
 
@@ -131,6 +131,9 @@ impl Work<'_> {
         }
         let moved = self.rehome(row, local.as_ref(), &entries, reached)?;
         let entries = if moved.is_empty() { entries } else { self.entries_over(&row.key)? };
+        if let Some(local) = local.as_ref().filter(|_| known.is_some_and(|u| u.epoch != reached.epoch)) {
+            self.hand_in_differing(local, row, &entries);
+        }
         let unsettled = still_laid(&entries, Some(reached.cursor));
         let rules = self.profile.rules(&row.key.collection);
         let (state, data) = match &local {
@@ -383,7 +386,8 @@ fn still_laid(entries: &[Entry], cursor: Option<Stamp>) -> Vec<Entry> {
         e.state == EntryState::Receipted
             && e.receipt_stamp.zip(cursor).is_some_and(|(stamp, cursor)| stamp <= cursor)
     };
-    entries.iter().filter(|e| e.state.is_unsettled() && !reached(e)).cloned().collect()
+    let laid = |e: &&Entry| e.state.is_unsettled() && e.change.lost.is_none() && !reached(e);
+    entries.iter().filter(laid).cloned().collect()
 }
 
 /// Lays entries over a state. `None` when there is neither a state nor an entry that makes one.

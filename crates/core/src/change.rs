@@ -59,6 +59,10 @@ pub struct Change {
     /// The version on which the edit was made, when its author saw exactly that version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
+    /// Where this is no edit but a record as it was at a version of an epoch that the upstream has lost: that
+    /// version, 0 for a value that waited beside the record. A person decides it, never a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Base>,
     /// Who made it.
     pub author: Author,
     /// What the author's clock said. `None`: the dialect carries no time; arrival counts.
@@ -88,6 +92,11 @@ impl Change {
         crate::doc::write_fields(&self.fields, &mut text);
         if let Some(seen) = &self.seen {
             crate::doc::write_fields(seen, &mut text);
+        }
+        if let Some(lost) = &self.lost {
+            text.push('!');
+            text.push_str(&lost.epoch);
+            text.push_str(&lost.version.to_string());
         }
         if let Some(person) = &self.author.person {
             text.push('@');

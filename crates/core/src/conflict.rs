@@ -1,7 +1,7 @@
 //! A conflict: the record of a contest, in the built-in collection `conflict`.
 
 use crate::{
-    change::Author,
+    change::{Author, Base},
     doc::{Doc, Fields},
     id::{ChangeId, Collection, Key, RecordId},
     record::Record,
@@ -26,6 +26,9 @@ pub enum Kind {
     Alike,
     /// A child arrived for a deleted parent.
     Orphan,
+    /// A follower holds the record at a version that this node lost when it was restored: shall it be so
+    /// again?
+    Lost,
 }
 
 /// Whether somebody still has to answer.
@@ -88,6 +91,9 @@ pub struct Conflict {
     pub fields: Vec<String>,
     /// The rule that was asked, by its name in the profile.
     pub rule: String,
+    /// For what was lost: the epoch, by which such conflicts are one list, and the record's version in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Base>,
     /// What both sides began from, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Fields>,

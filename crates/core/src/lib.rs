@@ -27,5 +27,6 @@ pub mod profile;
 pub mod receipt;
 pub mod record;
 pub mod retention;
+pub mod restored;
 pub mod settle;
 pub mod time;

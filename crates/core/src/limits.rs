@@ -37,6 +37,9 @@ pub const CASCADE_DEPTH_MAX: usize = 3;
 pub const CASCADE_MAX: usize = 10_000;
 /// Records that one push may move to another audience; above it a move is refused.
 pub const AUDIENCE_MOVES_MAX: usize = 10_000;
+/// How old a backup may be for its followers to bring back by themselves what they had sent since: for so
+/// long settled changes and receipts are kept at least. What is older is put to a person.
+pub const BACKUP_WINDOW: Duration = Duration::from_secs(7 * 86_400);
 /// A head further ahead of the clock than this is an alarm.
 pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(300);
 /// Author times further ahead than this of their arrival are clamped by the node without an upstream.

@@ -27,6 +27,7 @@ fn change(id: &str, op: Op, collection: &str, record: &str, fields: Value) -> Ch
         fields: serde_json::from_value::<Fields>(fields).unwrap(),
         seen: None,
         base: None,
+        lost: None,
         author: Author { device: DeviceId::trusted("tablet"), person: None },
         at: None,
     }

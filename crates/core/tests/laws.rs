@@ -60,6 +60,7 @@ fn concurrent(device: usize, which: usize, value: i64, at: i64) -> Change {
         fields: Fields::from([(name.to_owned(), value)]),
         seen: serde_json::from_value(seen).unwrap(),
         base: Some(Base { epoch: Node::new("n", profile("world"), false).epoch, version: 1 }),
+        lost: None,
         author: Author { device: DeviceId::trusted(id), person: None },
         at: Some(AuthorTime::wall(Time(1_771_000_000_000_000 + at))),
     }
@@ -144,6 +145,7 @@ fn hostile_change() -> impl Strategy<Value = (Change, bool, bool)> {
                 fields,
                 seen,
                 base: base.map(|version| Base { epoch, version }),
+                lost: None,
                 author: Author { device: DeviceId::trusted(format!("d{}", id % 3)), person: None },
                 at: when.map(|(wall, offset)| AuthorTime { offset, ..AuthorTime::wall(Time(wall)) }),
             };

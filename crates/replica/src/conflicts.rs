@@ -154,6 +154,7 @@ impl Node {
                 epoch: self.inner.store.space(space).await?.epoch,
                 version: answer.version.unwrap_or(shown.version),
             }),
+            lost: None,
             author,
             at: Some(self.author_time()),
         };

@@ -58,6 +58,7 @@ impl Node {
                 Some(version) => Some(Base { epoch: self.inner.store.space(space).await?.epoch, version }),
                 None => None,
             },
+            lost: None,
             author: Author { device: self.inner.device.clone(), person: desk.person.clone() },
             at: Some(self.author_time()),
         };

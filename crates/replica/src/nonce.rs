@@ -1,7 +1,7 @@
 //! Cloned devices: a follower begins each sync with a pair of numbered nonces that is on disk before it is
 //! sent, and a node that serves remembers the newest pair of each device (DESIGN §7).
 
-use crate::{Node, ReplicaError};
+use crate::{Ids, Node, ReplicaError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{
@@ -11,7 +11,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_protocol::{Hello, Page, Problem, ProblemCode, Pushed, Transport, TransportError};
-use ropeway_store::{Device, StoreError};
+use ropeway_store::{Device, Store, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often a setting is read again that somebody else wrote at the same moment.
@@ -89,8 +89,7 @@ impl Node {
             Renewal::Copy => DeviceId::parse(&self.inner.ids.id())?,
         };
         store.put_meta(crate::node::DEVICE, &id).await?;
-        let own = Own::new(DeviceId::parse(&self.inner.ids.id())?);
-        store.put_meta(&own_name(space), &write(&own)?).await?;
+        begin_installation(&**store, &*self.inner.ids, space).await?;
         Ok(id)
     }
 
@@ -196,6 +195,16 @@ impl Transport for Presenting<'_> {
     async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
         self.transport.live(on_head).await
     }
+}
+
+/// Begins an installation anew: a copy that was restored on purpose is not taken for a clone.
+pub(crate) async fn begin_installation(
+    store: &dyn Store,
+    ids: &dyn Ids,
+    space: &SpaceId,
+) -> Result<(), ReplicaError> {
+    let own = Own::new(DeviceId::parse(&ids.id())?);
+    Ok(store.put_meta(&own_name(space), &write(&own)?).await?)
 }
 
 fn chain_name(device: &DeviceId) -> String {

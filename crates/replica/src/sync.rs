@@ -4,6 +4,7 @@
 use crate::{
     Node, ReplicaError,
     differing::{DIFFERS, went_back},
+    restored::Restored,
 };
 use ropeway_core::{
     absorb::{self, Reached},
@@ -20,6 +21,9 @@ use ropeway_core::{
 use ropeway_protocol::{Page, PageEnd, Problem, ProblemCode, Transport, TransportError};
 use ropeway_store::{Absorb, Portion, PullEnd, Step, SyncOutcome, SyncRun};
 use std::{collections::BTreeMap, fmt, sync::Arc};
+
+/// Most rounds of push and pull in one sync: after what was lost was handed in, and after what waited for it.
+const ROUNDS: usize = 4;
 
 /// How a follower paces a sync.
 #[derive(Debug, Clone, Copy)]
@@ -73,11 +77,13 @@ pub enum Progress {
 }
 
 /// What stopped a part of a sync.
-enum Stop {
+pub(crate) enum Stop {
     Transport(TransportError),
     /// The upstream's data is not what it was: for people.
     WentBack(String),
     Replica(ReplicaError),
+    /// The upstream went back in time: first it is offered what it lost.
+    Restored(Restored),
 }
 
 impl Stop {
@@ -172,6 +178,8 @@ impl Node {
                 report.error = Some(text);
                 SyncOutcome::Differs
             }
+            // Restored again and again while it was asked: the next sync goes on.
+            Err(Stop::Restored(_)) => SyncOutcome::Partly,
             Err(Stop::Transport(error)) => {
                 report.error = Some(error.to_string());
                 if let TransportError::Problem(problem) = &error {
@@ -197,34 +205,59 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         self.measure(transport).await??;
-        if let Err(stop) = self.push_all(space, transport, options, progress, report).await {
-            if !stop.asks_for_a_resync() {
-                return Err(stop);
-            }
-            // The first brings everything anew; with the second the upstream knows that it arrived.
-            for _ in 0..2 {
+        self.notice_restored(space, transport).await?;
+        for _ in 0..ROUNDS {
+            let round = async {
+                self.push(space, transport, options, progress, report).await?;
+                let awaited = self.awaited(space).await?;
                 self.pull(space, transport, options, progress, report, false).await?;
+                Ok(awaited)
+            };
+            let awaited = match round.await {
+                Err(Stop::Restored(to)) => {
+                    self.offer_again(space, &to).await?;
+                    continue;
+                }
+                ended => ended?,
+            };
+            let handed_in = self.hand_in_unfed(space).await?;
+            let armed = self.arm(space, awaited).await? > 0;
+            if !handed_in && !armed {
+                break;
             }
-            self.push_all(space, transport, options, progress, report).await?;
-        }
-        let awaited = self.awaited(space).await?;
-        self.pull(space, transport, options, progress, report, false).await?;
-        if self.arm(space, awaited).await? > 0 {
-            self.push_all(space, transport, options, progress, report).await?;
-            self.pull(space, transport, options, progress, report, false).await?;
         }
         if self.differs(space, report).await? && self.may_reread(space).await? {
             tracing::warn!(
                 "the replicas differ with nothing under way: the upstream is read from the beginning"
             );
-            self.inner.store.pull_anew(space).await?;
-            self.pull(space, transport, options, progress, report, true).await?;
+            // What it lacks stays here: an upstream that lost it would else take the last copy along.
+            self.pull_all(space, transport, options, progress, report, true).await?;
         }
         let waiting = [EntryState::Waiting, EntryState::Rejected];
         let counts = self.inner.store.outbox_counts(space).await?;
         let waits: u64 = counts.iter().filter(|(state, _)| waiting.contains(state)).map(|(_, n)| n).sum();
         report.held = waits + report.verdicts.get(&Verdict::Parked).copied().unwrap_or(0);
         Ok(())
+    }
+
+    /// Pushes. An upstream that decides nothing of ours before we have pulled everything anew is pulled first.
+    async fn push(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        options: &SyncOptions,
+        progress: &(dyn Fn(Progress) + Send + Sync),
+        report: &mut SyncReport,
+    ) -> Result<(), Stop> {
+        match self.push_all(space, transport, options, progress, report).await {
+            Err(stop) if stop.asks_for_a_resync() => {}
+            pushed => return pushed,
+        }
+        // The first brings everything anew; with the second the upstream knows that it arrived.
+        for _ in 0..2 {
+            self.pull(space, transport, options, progress, report, false).await?;
+        }
+        self.push_all(space, transport, options, progress, report).await
     }
 
     /// Pulls, and lets go of what a pull from the beginning did not bring.
@@ -329,6 +362,9 @@ impl Node {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if self.must_offer(space, &followed, &end).await? {
+                return Err(Stop::Restored(Restored::of(&end)));
+            }
             staged += rows.len() as u64;
             if let Some(text) = went_back(&followed, &end) {
                 return Err(Stop::WentBack(text));
@@ -347,6 +383,9 @@ impl Node {
                 progress(Progress::Staged(staged));
                 progress(Progress::Absorbing);
                 report.pulled += self.take_in(space, &end, anew).await?;
+                if again && is_first {
+                    self.expect_unfed(space, &end.epoch).await?;
+                }
                 report.digests = Some((end.digest, self.inner.store.space(space).await?.digest));
                 return Ok(());
             }

@@ -311,6 +311,7 @@ fn nothing_shows_that_another_audience_exists() {
                 fields: harness::fields(values),
                 seen: None,
                 base: None,
+                lost: None,
                 author: ropeway_core::change::Author { device: device.id.clone(), person: None },
                 at: None,
             }

@@ -51,7 +51,16 @@ struct Refuses {
 #[async_trait]
 impl Transport for Refuses {
     async fn hello(&self) -> Result<Hello, TransportError> {
-        Err(TransportError::Problem(Problem::new(ProblemCode::Unavailable, "nobody says hello here")))
+        let (service, build, profile) = ("ropeway".into(), "1".into(), "pace 1".into());
+        Ok(Hello {
+            service,
+            build,
+            schema: 1,
+            epoch: Epoch::trusted("upstream"),
+            profile,
+            now: Time(0),
+            offset: None,
+        })
     }
     async fn push(&self, _: Bytes) -> Result<Pushed, TransportError> {
         self.pushes.lock().unwrap().push(Instant::now());

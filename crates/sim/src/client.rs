@@ -144,6 +144,7 @@ impl Client {
             fields: edit.fields.clone(),
             seen: sight.map(|(_, _, seen)| if edit.op == Op::Delete { seen.clone() } else { named(seen) }),
             base: sight.map(|(epoch, version, _)| Base { epoch: epoch.clone(), version: *version }),
+            lost: None,
             author: Author { device: self.device.id.clone(), person: Some(format!("at {}", self.device.id)) },
             at: Some(AuthorTime::wall(now)),
         })

@@ -161,5 +161,6 @@ pass_on! {
     reads collections(space: &SpaceId) -> Vec<Collection>;
     reads audit() -> Audit;
     writes begin_epoch(epoch: &Epoch, now: Time, restamp: bool) -> ();
+    reads unfed(space: &SpaceId, epoch: &Epoch, after: Stamp, limit: usize) -> Vec<(Stamp, Key)>;
     reads gaps(space: &SpaceId) -> Vec<Gap>;
 }

@@ -395,6 +395,16 @@ pub trait Store: Send + Sync + 'static {
     /// their tokens are kept; devices' cursors are capped where both epochs end to agree.
     async fn begin_epoch(&self, epoch: &Epoch, now: Time, restamp: bool) -> Result<(), StoreError>;
 
+    /// Records last heard of from the upstream in another epoch than this, in stamp order after `after`, each
+    /// with its stamp: the upstream of this epoch has not fed them.
+    async fn unfed(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        after: Stamp,
+        limit: usize,
+    ) -> Result<Vec<(Stamp, Key)>, StoreError>;
+
     /// The gaps behind a space's epochs, oldest first, for
     /// [`serve_from`](ropeway_core::epoch::serve_from).
     async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError>;

@@ -56,6 +56,7 @@ pub(super) fn change(run: u64, n: usize) -> Change {
         fields: fields(run, n),
         seen: None,
         base: None,
+        lost: None,
         author: Author { device: DeviceId::trusted("bench-device"), person: None },
         at: Some(AuthorTime::wall(Time(1_771_065_689_000_000 + n as i64))),
     }

@@ -137,6 +137,7 @@ impl Stage {
             fields: record.fields.clone(),
             seen: None,
             base: None,
+            lost: None,
             author: Author { device: device.clone(), person: Some(actor.name().into()) },
             at: Some(AuthorTime::wall(self.clock.now())),
         })

@@ -1,8 +1,8 @@
 //! Backup beside a running node, verify, restore; and kills in the middle of each.
 
-use crate::rig::{Lot, Node, Pair, Ran, incident, pause, ropeway};
+use crate::rig::{Lot, Node, Pair, Ran, incident, pause, ropeway, wait_for};
 use serde_json::{Value, json};
-use std::{fs, path::Path, process::Stdio, time::Duration};
+use std::{fs, io::Write, path::Path, process::Stdio, time::Duration};
 
 fn verify(file: &Path) -> Ran {
     ropeway().arg("verify").arg(file).arg("--json").output().unwrap().into()
@@ -118,4 +118,62 @@ fn kill_9_during_a_restore_leaves_the_old_node_or_the_new_one() {
 
 fn names(dir: &Path) -> Vec<String> {
     fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// A cloud and a Pi that both serve; a backup beside writers; an afternoon of work; and back to the backup.
+/// What the Pi's people wrote comes back without anybody's doing, what others wrote as one list.
+#[test]
+fn a_restored_cloud_gets_back_what_its_followers_hold() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.pi.serve(&[]);
+    pair.pi.write_all(&(0..10).map(|n| incident(&format!("early-{n}"), "before")).collect::<Vec<_>>());
+    pair.settle();
+    let file = pair.dir.path().join("noon.ropeway");
+    // Taken while both sides write.
+    let mut writers = [pair.cloud.writer(), pair.pi.writer()];
+    for (n, writer) in writers.iter_mut().enumerate() {
+        let mut stdin = writer.stdin.take().unwrap();
+        let lines: Vec<Value> = (0..100).map(|i| incident(&format!("during-{n}-{i}"), "during")).collect();
+        std::thread::spawn(move || lines.iter().for_each(|line| writeln!(stdin, "{line}").unwrap()));
+    }
+    pair.cloud.ask(&["backup", path(&file)]);
+    for writer in writers {
+        Ran::from(writer.wait_with_output().unwrap()).exits(0);
+    }
+    pair.pi.write_all(&(0..10).map(|n| incident(&format!("early-{n}"), "corrected")).collect::<Vec<_>>());
+    pair.pi.write_all(&(0..10).map(|n| incident(&format!("late-{n}"), "after")).collect::<Vec<_>>());
+    pair.cloud.write("race", "race-2", json!({ "name": "Relay" }));
+    pair.cloud.write("incident", "of-the-var", json!({ "race": "race-2", "description": "on video" }));
+    pair.settle();
+    let whole = pair.cloud.canonical();
+
+    let lost = pair.cloud.ask(&["status"])["epoch"].as_str().unwrap().to_owned();
+    pair.cloud.stop();
+    pair.cloud.ask(&["restore", path(&file)]);
+    assert_ne!(pair.cloud.canonical(), whole);
+    pair.cloud.serve(&[]);
+    // Nobody does anything: the Pi notices by itself.
+    wait_for("the Pi's own work to be back in the cloud", || {
+        let live = pair.cloud.live("incident");
+        let is = |id: String, text: &str| live.get(&id).is_some_and(|r| r["data"]["description"] == *text);
+        let all = (0..10).all(|n| is(format!("early-{n}"), "corrected") && is(format!("late-{n}"), "after"));
+        (all && (0..100).all(|n| is(format!("during-1-{n}"), "during"))).then_some(())
+    });
+    let handed_in = || {
+        let open = pair.cloud.ask(&["conflicts", "ls"]);
+        let of = |record: &str| open.as_array().unwrap().iter().any(|c| c["conflict"]["record"] == *record);
+        (of("race-2") && of("of-the-var")).then_some(open)
+    };
+    let open = wait_for("the list to be handed in", handed_in);
+    let all_lost = open.as_array().unwrap().iter().all(|c| c["conflict"]["kind"] == "lost");
+    assert!(all_lost, "{open}");
+    pair.settle();
+    assert!(!pair.cloud.live("race").contains_key("race-2"));
+
+    let told =
+        pair.cloud.ask(&["conflicts", "resolve", "--all-of", &lost, "--keep", "incoming", "--person", "Jo"]);
+    assert_eq!(told["answered"], open.as_array().unwrap().len());
+    pair.settle();
+    assert_eq!(pair.cloud.canonical(), whole);
 }

@@ -253,6 +253,7 @@ impl Given {
             fields,
             seen: self.seen.clone(),
             base,
+            lost: None,
             author: Author { device, person: self.person.clone() },
             at,
         })

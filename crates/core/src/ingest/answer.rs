@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What stops an answer.
-type Refusal = (Code, String);
+pub(crate) type Refusal = (Code, String);
 
 impl Work<'_> {
     /// Decides a change to a conflict's record.
@@ -133,6 +133,9 @@ impl Work<'_> {
             );
             return Ok(Err((Code::Invalid, text)));
         }
+        if conflict.kind == Kind::Lost {
+            return self.close_lost(conflict, kept, merged, by, change);
+        }
         if conflict.kind == Kind::Twins {
             return self.close_twins(conflict, kept, merged, by, change);
         }
@@ -213,7 +216,7 @@ impl Work<'_> {
     }
 
     /// Writes a person's values onto a record, and onto the server's side of whatever else is open there.
-    fn write_values(
+    pub(crate) fn write_values(
         &mut self,
         about: &Key,
         record: Record,
@@ -326,8 +329,8 @@ impl Work<'_> {
         if conflict.is_open() {
             return Ok(Err((Code::Moved, "the conflict is open already".into())));
         }
-        if !matches!(conflict.kind, Kind::Fields | Kind::Twins) {
-            let text = "only a contest over fields or twins is asked again; a join is undone with `apart`"
+        if !matches!(conflict.kind, Kind::Fields | Kind::Twins | Kind::Lost) {
+            let text = "only a contest over fields, twins or what was lost is asked again; a join is undone with `apart`"
                 .to_owned();
             return Ok(Err((Code::Invalid, text)));
         }
@@ -352,6 +355,11 @@ impl Work<'_> {
             by: crate::change::Author { device: mark.device.clone(), person: None },
             at: mark.at,
             deleted: !record.is_live(),
+        };
+        let standing = match conflict.kind {
+            // A tombstone shows nothing that could be taken for what is there.
+            Kind::Lost if standing.deleted => Side { values: Fields::new(), ..standing },
+            _ => standing,
         };
         if conflict.resolution == Some(Resolution::Incoming) {
             conflict.incoming = conflict.server.clone();

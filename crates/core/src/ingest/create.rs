@@ -60,14 +60,8 @@ impl Work<'_> {
                 }
                 // Values that the author did not name are shown to them, unless they stand at this desk.
                 let detail = Detail { shown: added && self.grant.door == Door::Push, ..Detail::default() };
-                Ok(Answer {
-                    verdict: Verdict::Created,
-                    over,
-                    version: self.first_version(),
-                    detail,
-                    reason: None,
-                    relay,
-                })
+                let version = self.touched.get(&over).map_or(1, |touched| touched.now.version);
+                Ok(Answer { verdict: Verdict::Created, over, version, detail, reason: None, relay })
             }
         }
     }
@@ -125,6 +119,7 @@ impl Work<'_> {
             collection: over.collection.clone(),
             record: over.id.clone(),
             other: None,
+            lost: None,
             change: change.id.clone(),
             kind: Kind::Orphan,
             fields: vec![field.to_owned()],

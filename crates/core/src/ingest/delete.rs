@@ -280,6 +280,7 @@ impl Work<'_> {
             collection: over.collection.clone(),
             record: over.id.clone(),
             other: None,
+            lost: None,
             change: change.id.clone(),
             kind: Kind::Deletion,
             fields: change.fields.keys().cloned().collect(),

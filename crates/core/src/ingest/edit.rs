@@ -119,6 +119,9 @@ impl Work<'_> {
             self.offset = change.at.and_then(|at| at.offset).unwrap_or(0);
             let by = self.by(case);
             self.supersede(&over, after, &by, &changed);
+            if before.contested {
+                self.settle_lost(&over, case)?;
+            }
             late = self.matched_late(case, &over, &before)?;
             version = self.lookup(&over)?.map_or(version, |r| r.version);
         }
@@ -377,6 +380,7 @@ impl Work<'_> {
             collection: over.collection.clone(),
             record: over.id.clone(),
             other: None,
+            lost: None,
             change: change.id.clone(),
             kind,
             fields,

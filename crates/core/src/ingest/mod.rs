@@ -9,6 +9,7 @@ mod delete;
 pub(crate) mod edit;
 mod finish;
 pub(crate) mod flow;
+mod lost;
 mod purged;
 mod refs;
 pub(crate) mod relay;
@@ -175,6 +176,10 @@ impl Work<'_> {
                 format!("the profile `{}` has no collection `{}`", self.profile.name, change.collection);
             return Ok(Answer::refused(change, Code::UnknownCollection, None, text));
         };
+        if let Some(lost) = &change.lost {
+            let case = Case { change, at: self.author_time(change), rules };
+            return self.take_lost(&case, lost);
+        }
         if !self.may_write(&change.collection) {
             let text = format!("the role `{}` may not write `{}`", self.grant.role, change.collection);
             return Ok(Answer::refused(change, Code::Forbidden, None, text));
@@ -204,6 +209,14 @@ impl Work<'_> {
             existing = None;
         }
         self.found.clone_from(&existing);
+        let is_ghost = match &existing {
+            Some(record) if change.op != Op::Delete => self.is_ghost(&over, record)?,
+            _ => false,
+        };
+        if is_ghost {
+            // Nobody deleted it: for its author it is only not here yet.
+            existing = None;
+        }
         if self.snap.follows {
             // Asked for now, in the round of what else this change needs.
             let _ = self.entries_over(&over);
@@ -223,7 +236,13 @@ impl Work<'_> {
                     let text = format!("`{over}` is not here yet; the change is decided when it has arrived");
                     Ok(Answer::waiting(change, None, text))
                 }
-                Op::Create | Op::Patch => self.create(&case, over),
+                Op::Create | Op::Patch => {
+                    let answer = self.create(&case, over.clone())?;
+                    if is_ghost {
+                        self.settle_lost(&over, &case)?;
+                    }
+                    Ok(answer)
+                }
             };
         };
         match (change.op, &record.state) {

@@ -32,15 +32,20 @@ impl Work<'_> {
             if parent == case.change.key() {
                 continue;
             }
-            let (over, mut found) = self.resolve(&parent)?;
+            let (there, mut found) = self.resolve(&parent)?;
             if let Some(record) = &found
-                && self.known(&over, record)? == Known::Never
+                && self.known(&there, record)? == Known::Never
             {
                 found = None;
             }
-            match found.map(|r| r.state) {
+            match found {
                 None => return Ok(Some(Broken::Missing { field: field.clone(), parent })),
-                Some(State::Deleted) => gone = Some(Broken::Gone { field: field.clone(), parent }),
+                Some(record) if record.state == State::Deleted => {
+                    if self.is_ghost(&there, &record)? {
+                        return Ok(Some(Broken::Missing { field: field.clone(), parent }));
+                    }
+                    gone = Some(Broken::Gone { field: field.clone(), parent });
+                }
                 Some(_) => {}
             }
         }

@@ -239,9 +239,20 @@ impl<'a> Work<'a> {
         self.snap.buried.saturating_add(1)
     }
 
-    /// Puts a record that was not there.
-    pub(crate) fn insert(&mut self, key: Key, record: Record) {
-        self.touch(key, Record { version: self.first_version(), ..record }, true);
+    /// Puts a record that was not there, or only as a tombstone beside what was lost of it.
+    pub(crate) fn insert(&mut self, key: Key, mut record: Record) {
+        let there = self.touched.get(&key).map(|t| &t.now).or_else(|| self.snap.records.get(&key));
+        match there.filter(|r| r.state == State::Deleted).cloned() {
+            Some(there) => {
+                record.version = there.version + 1;
+                record.local_id = there.local_id;
+                record.contested = there.contested;
+                record.upstream.clone_from(&there.upstream);
+                self.history.push(Superseded { key: key.clone(), record: there });
+            }
+            None => record.version = self.first_version(),
+        }
+        self.touch(key, record, true);
     }
 
     /// Writes the next version of a record and marks the fields that changed; the version it supersedes

@@ -204,6 +204,7 @@ impl World {
             fields: Conflict::answer(resolution, data, None),
             seen: None,
             base: Some(Base { epoch: node.epoch.clone(), version }),
+            lost: None,
             author: Author { device: node.own_device(), person: None },
             at: Some(AuthorTime::wall(node.now)),
         };
@@ -379,6 +380,7 @@ pub fn change(node: &Node, push: bool, what: &Edit, count: usize) -> Change {
         fields,
         seen,
         base,
+        lost: None,
         author: Author { device, person: (what.device == 2).then(|| "Ana".into()) },
         at: Some(AuthorTime::wall(at)),
     }

@@ -145,6 +145,8 @@ pub(super) struct Change {
     fields: Option<Map<String, Value>>,
     seen: Option<Map<String, Value>>,
     base: Option<Base>,
+    /// The version of a lost epoch at which the record was so.
+    lost: Option<Base>,
     author: Author,
     at: Option<AuthorTime>,
 }

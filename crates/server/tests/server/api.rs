@@ -92,7 +92,7 @@ async fn the_documents_shapes_are_what_travels() {
     let document = rig.get("/openapi.json", "").await.ok();
     let change: Change = serde_json::from_value(json!({
         "id": "c", "collection": "incident", "record": "i", "op": "patch", "fields": { "a": 1 }, "seen": { "a": 2 },
-        "base": { "epoch": "e", "version": 1 }, "author": { "device": "d", "person": "p" },
+        "base": { "epoch": "e", "version": 1 }, "lost": { "epoch": "e", "version": 1 }, "author": { "device": "d", "person": "p" },
         "at": { "wall": "2026-01-01T00:00:00Z", "boot": 1, "mono": 2, "offset": 3 },
     }))
     .unwrap();

@@ -58,6 +58,7 @@ pub fn change(id: &str, on: &Key) -> Change {
         fields: doc(r#"{"bib":7}"#).fields().clone(),
         seen: None,
         base: None,
+        lost: None,
         author: author(),
         at: None,
     }

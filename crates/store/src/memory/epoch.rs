@@ -10,7 +10,10 @@ use ropeway_core::{
     id::{Epoch, Key, SpaceId},
     time::{Stamp, Time},
 };
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 impl All {
     /// Begins an epoch in every space.
@@ -64,6 +67,16 @@ impl Space {
         self.next_local_id += LOCAL_ID_LEAP;
         self.gaps.push(begin.gap);
         begin.gap
+    }
+
+    /// Records last heard of from the upstream in another epoch.
+    pub(super) fn unfed(&self, epoch: &Epoch, after: Stamp, limit: usize) -> Vec<(Stamp, Key)> {
+        let lost = |key: &Key| {
+            let upstream = self.records.get(key).and_then(|r| r.upstream.as_ref());
+            upstream.is_some_and(|u| u.version > 0 && u.epoch != *epoch)
+        };
+        let newer = self.by_stamp.range((Excluded(after), Unbounded)).filter(|(_, key)| lost(key));
+        newer.take(limit).map(|(stamp, key)| (*stamp, key.clone())).collect()
     }
 
     fn audit(&self, id: SpaceId) -> (crate::Holding, Vec<String>) {

@@ -488,6 +488,16 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn unfed(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        after: Stamp,
+        limit: usize,
+    ) -> Result<Vec<(Stamp, Key)>, StoreError> {
+        Ok(self.all().space(space)?.unfed(epoch, after, limit))
+    }
+
     async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError> {
         Ok(self.all().space(space)?.gaps.clone())
     }

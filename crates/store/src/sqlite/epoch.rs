@@ -1,10 +1,10 @@
 //! A new epoch: what a restored database forgets, keeps and remembers.
 
-use super::{conn::Conn, errors::Done, space::Space};
+use super::{conn::Conn, errors::Done, rows, space::Space};
 use crate::LOCAL_ID_LEAP;
 use ropeway_core::{
     epoch::{self, Gap},
-    id::{Epoch, SpaceId},
+    id::{Collection, Epoch, Key, RecordId, SpaceId},
     time::{Stamp, Time},
 };
 
@@ -21,6 +21,8 @@ const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = ?2 WHERE space = ?1 AND s
 const CURSORS: &str = "UPDATE rw_devices SET pulled = ?2 WHERE space = ?1 AND pulled > ?2";
 const GAP: &str =
     "INSERT OR REPLACE INTO rw_gaps (space, begins, after, lost, epoch) VALUES (?1, ?2, ?3, ?4, ?5)";
+const UNFED: &str = "SELECT stamp, collection, id FROM rw_records WHERE space = ?1 AND up_version > 0
+  AND up_epoch <> ?2 AND stamp > ?3 ORDER BY stamp LIMIT ?4";
 const GAPS: &str = "SELECT after, begins, lost FROM rw_gaps WHERE space = ?1 ORDER BY begins";
 
 /// Begins an epoch in every space, in the caller's transaction.
@@ -56,6 +58,27 @@ pub(super) fn gaps(conn: &Conn, space: i64) -> Done<Vec<Gap>> {
         Ok(Gap { after: Stamp(r.get(0)?), begins: Stamp(r.get(1)?), lost: Stamp(r.get(2)?) })
     };
     Ok(stmt.query_map([space], read)?.collect::<Result<_, _>>()?)
+}
+
+/// Records last heard of from the upstream in another epoch.
+pub(super) fn unfed(
+    conn: &mut Conn,
+    space: i64,
+    epoch: &Epoch,
+    after: Stamp,
+    limit: usize,
+) -> Done<Vec<(Stamp, Key)>> {
+    let Conn { db, names, .. } = conn;
+    let epoch = names.find(db, epoch)?.unwrap_or(0);
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut stmt = db.prepare_cached(UNFED)?;
+    let mut at = stmt.query((space, epoch, after.0, most))?;
+    let mut found = Vec::new();
+    while let Some(row) = at.next()? {
+        let collection = Collection::trusted(names.name(db, row.get(1)?)?);
+        found.push((Stamp(row.get(0)?), Key { collection, id: RecordId::trusted(rows::text(row, 2)?) }));
+    }
+    Ok(found)
 }
 
 fn ahead(conn: &Conn, space: i64, now: Time) -> Done<(i64, Stamp)> {

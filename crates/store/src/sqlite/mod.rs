@@ -441,6 +441,17 @@ impl Store for SqliteStore {
         self.write(move |conn| epoch::begin(conn, &epoch, now, restamp)).await
     }
 
+    async fn unfed(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        after: Stamp,
+        limit: usize,
+    ) -> Result<Vec<(Stamp, Key)>, StoreError> {
+        let epoch = epoch.clone();
+        self.read_in(space, move |conn, no| epoch::unfed(conn, no, &epoch, after, limit)).await
+    }
+
     async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError> {
         self.read_in(space, |conn, no| epoch::gaps(conn, no)).await
     }
