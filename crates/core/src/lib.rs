@@ -26,7 +26,7 @@ pub mod planted;
 pub mod profile;
 pub mod receipt;
 pub mod record;
-pub mod retention;
 pub mod restored;
+pub mod retention;
 pub mod settle;
 pub mod time;
