@@ -137,7 +137,7 @@ fn what_must_not_be_followed_is_shown_and_costs_no_retry() {
         let doctor = secured.pair.pi.run(&["doctor"]).exits(1);
         assert!(doctor.stdout.contains(said), "{doctor}");
         let entry = secured.pair.pi.ask(&["queue", "ls"])[0].clone();
-        assert_eq!((&entry["attempts"], &entry["state"]), (&0.into(), &"sealed".into()), "{entry}");
+        assert_eq!((&entry["attempts"], &entry["status"]), (&0.into(), &"pending".into()), "{entry}");
         secured.pair.cloud.kill();
     }
     // One that signed itself is believed where a person gave it.
