@@ -122,6 +122,10 @@ async fn digest(opened: &Opened) -> Result<Check> {
     let store = opened.node.store();
     for _ in 0..LOOKS {
         let before = store.space(&opened.space).await?;
+        if before.filling {
+            let text = "the first pull is not complete: what it brought is in nobody's sight yet";
+            return Ok(Check::warn("digest", text, "run `ropeway sync` until it is, then doctor again"));
+        }
         let mut sum = Digest::default();
         for collection in opened.node.collections(&opened.space).await? {
             look::each(opened, &collection, |id, record| {

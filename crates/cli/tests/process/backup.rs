@@ -141,6 +141,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn a_restored_cloud_gets_back_what_its_followers_hold() {
     let mut pair = Pair::new();
     pair.up();
+    pair.settle();
     pair.pi.serve(&[]);
     pair.pi.write_all(&(0..10).map(|n| incident(&format!("early-{n}"), "before")).collect::<Vec<_>>());
     pair.settle();

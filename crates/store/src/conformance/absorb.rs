@@ -273,7 +273,8 @@ pub(super) async fn a_first_pull_is_seen_when_it_is_complete(on: On) {
         (listed.len(), named.len())
     };
     let portion = |rows, upto: &str| Portion { epoch: epoch("cloud-1"), rows, upto: upto.into() };
-    let mut first = vec![fed(&key("conflict/c1"), 1, r#"{"n":0}"#)];
+    // What was made here and came back from the upstream stays in sight as it is.
+    let mut first = vec![fed(&key("conflict/c1"), 1, r#"{"n":0}"#), fed(&key("mine"), 2, r#"{"n":"there"}"#)];
     first.extend(rows(0, 700));
     store.portion(&space(), NOW, portion(first, "t700"), plain()).await.unwrap();
     let state = store.space(&space()).await.unwrap();
@@ -284,6 +285,8 @@ pub(super) async fn a_first_pull_is_seen_when_it_is_complete(on: On) {
         drop(store);
         on.open_following().await
     };
+    let mine = store.records(&space(), &[key("mine")]).await.unwrap();
+    assert_eq!(mine[0].1.data.text(), "{}", "what was in sight is there as it was");
     let followed = store.followed(&space()).await.unwrap();
     assert_eq!((followed.epoch, followed.staged.as_deref()), (None, Some("t700")), "a cut pull resumes");
     // A record that is changed here meanwhile shows, with what the upstream holds beneath.
@@ -300,7 +303,7 @@ pub(super) async fn a_first_pull_is_seen_when_it_is_complete(on: On) {
     assert_eq!(seen(&store).await, (2, 2));
     store.portion(&space(), NOW, portion(rows(700, 1_000), "t1000"), plain()).await.unwrap();
     let taken = store.absorb(&space(), NOW, end("cloud-1", 1_000), plain()).await.unwrap();
-    assert_eq!(taken, 1, "conflicts come in at the end");
+    assert_eq!(taken, 2, "conflicts and what was in sight come in at the end");
     assert!(!store.space(&space()).await.unwrap().filling);
     assert_eq!(seen(&store).await, (1_001, 3));
     let followed = store.followed(&space()).await.unwrap();

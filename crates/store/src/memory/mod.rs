@@ -9,7 +9,7 @@ mod space;
 use crate::{
     Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
     Reader, ReaderPage, SpaceState, Step, Store, StoreError, SyncRun, Walk,
-    asking::{Asked, Asking, CHUNK, Settling, fault},
+    asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},
     reading,
 };
 use async_trait::async_trait;
@@ -274,14 +274,14 @@ impl Store for MemoryStore {
         let mut all = self.all();
         let mut copy = all.space(space)?.clone();
         let Portion { epoch, rows, upto } = portion;
-        let (conflicts, rows): (Vec<Fed>, Vec<Fed>) =
-            rows.into_iter().partition(|row| &*row.key.collection == CONFLICT);
+        let (waiting, rows): (Vec<Fed>, Vec<Fed>) =
+            rows.into_iter().partition(|row| waits_for_the_end(row, copy.records.get(&row.key)));
         for rows in rows.chunks(CHUNK) {
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
             let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
-        copy.stage(&epoch, conflicts, &upto);
+        copy.stage(&epoch, waiting, &upto);
         copy.filling = true;
         all.spaces.insert(space.clone(), copy);
         all.generation += 1;

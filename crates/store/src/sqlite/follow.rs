@@ -3,12 +3,12 @@
 use super::{apply::apply, codes, conn::Conn, errors::Done, load::load, outbox, resync, rows, space::Space};
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
-    asking::{Asked, Asking, CHUNK, Settling, fault},
+    asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},
 };
 use ropeway_core::{
     id::{CONFLICT, Epoch, SpaceId},
     outbox::Entry,
-    plan::{Fed, Keys},
+    plan::{Fed, Keys, Snapshot},
     time::{Stamp, Time},
 };
 use rusqlite::OptionalExtension;
@@ -60,7 +60,7 @@ pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed]
     Ok(())
 }
 
-/// Takes a page of a first pull in, in the caller's transaction; only its conflicts are staged.
+/// Takes a page of a first pull in, in the caller's transaction; what waits for the pull's end is staged.
 pub(super) fn portion(
     conn: &mut Conn,
     space: &SpaceId,
@@ -69,17 +69,44 @@ pub(super) fn portion(
     decide: &mut Absorb,
 ) -> Done<()> {
     let mut space = Space::read(conn, space)?;
-    let is_conflict = |row: &&Fed| &*row.key.collection == CONFLICT;
-    // Runs of records between conflicts, so that no row is copied.
-    for rows in portion.rows.split(|row| is_conflict(&row)).flat_map(|run| run.chunks(CHUNK)) {
-        step(conn, &mut space, now, Step::Rows(rows), decide)?;
+    let mut waiting = Vec::new();
+    for rows in portion.rows.chunks(CHUNK) {
+        waiting.extend(take_in_new(conn, &mut space, now, rows, decide)?);
     }
     space.save(conn)?;
     resync::see(conn, space.no, &portion.rows)?;
-    add(conn, space.no, &portion.epoch, portion.rows.iter().filter(is_conflict))?;
+    add(conn, space.no, &portion.epoch, waiting.into_iter())?;
     let row = (space.no, &portion.upto, portion.epoch.as_str(), true);
     conn.db.prepare_cached(STAGED)?.execute(row)?;
     Ok(())
+}
+
+/// Takes in what nobody sees yet, and returns the rows that wait for the pull's end.
+fn take_in_new<'a>(
+    conn: &mut Conn,
+    space: &mut Space,
+    now: Time,
+    rows: &'a [Fed],
+    decide: &mut Absorb,
+) -> Done<Vec<&'a Fed>> {
+    let keys = Keys { records: rows.iter().map(|row| row.key.clone()).collect(), ..Keys::default() };
+    let mut snapshot = space.snapshot(conn.follows, now);
+    load(conn, space.no, &keys, &mut snapshot)?;
+    snapshot.keys.extend(keys);
+    let waits = |row: &&Fed| waits_for_the_end(row, snapshot.records.get(&row.key));
+    let waiting: Vec<&Fed> = rows.iter().filter(waits).collect();
+    let others: Vec<Fed>;
+    let now_taken = match waiting.is_empty() {
+        true => rows, // As nearly always: no row is copied.
+        false => {
+            others = rows.iter().filter(|row| !waits(row)).cloned().collect();
+            &others
+        }
+    };
+    if !now_taken.is_empty() {
+        ask(conn, space, snapshot, Step::Rows(now_taken), decide)?;
+    }
+    Ok(waiting)
 }
 
 /// Writes rows to the staging table. Those of another epoch go first.
@@ -166,7 +193,18 @@ pub(super) fn absorb(
 }
 
 fn step(conn: &mut Conn, space: &mut Space, now: Time, step: Step<'_>, decide: &mut Absorb) -> Done<()> {
-    let mut asking = Asking::new(space.snapshot(conn.follows, now), Keys::default());
+    let snapshot = space.snapshot(conn.follows, now);
+    ask(conn, space, snapshot, step, decide)
+}
+
+fn ask(
+    conn: &mut Conn,
+    space: &mut Space,
+    snapshot: Snapshot,
+    step: Step<'_>,
+    decide: &mut Absorb,
+) -> Done<()> {
+    let mut asking = Asking::new(snapshot, Keys::default());
     loop {
         match asking.next(&mut |snapshot| decide(snapshot, step))? {
             Asked::Load(keys) => {
