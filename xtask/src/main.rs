@@ -1,4 +1,4 @@
-//! Ropeway's chores: `cargo xtask ci | test | sim | tidy | ledger | soak | power`.
+//! Ropeway's chores: `cargo xtask ci | test | sim | pg | tidy | ledger | soak | power`.
 
 #![allow(clippy::print_stdout, reason = "a chore's output is its result")]
 
@@ -10,6 +10,7 @@ mod forbidden;
 mod functions;
 mod ledger;
 mod metadata;
+mod pg;
 mod problem;
 mod proofs;
 mod run;
@@ -39,6 +40,8 @@ enum Chore {
     Ci,
     /// Every test of the workspace: unit, integration, process and documentation tests
     Test(test::Options),
+    /// A throw-away PostgreSQL cluster, there until Enter is pressed
+    Pg,
     /// The simulator: 2,000 seeds as CI plays them, or what is typed behind `--`
     Sim {
         /// Arguments for `ropeway-sim`, such as --seed 7 --trace
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().chore {
         Chore::Ci => ci::run(),
         Chore::Test(options) => test::run(&options),
+        Chore::Pg => pg::run(),
         Chore::Sim { arguments } => sim::run(&arguments),
         Chore::Tidy => tidy::run(),
         Chore::Soak(options) => trials::soak(&options),

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::run;
+use crate::{pg, run};
 
 /// What can be typed behind `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -34,7 +34,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         println!("test: {} failed, nothing was tested", run::shown(&build));
         return Ok(false);
     }
-    let (success, tally) = run_tests(&mut command(options))?;
+    let cluster = match options.skip.iter().any(|name| name == "postgres") {
+        true => None,
+        false => Some(pg::Cluster::start().context("`--skip postgres` leaves out what needs a cluster")?),
+    };
+    let mut command = command(options);
+    command.envs(cluster.as_ref().map(|cluster| (pg::VARIABLE, &cluster.url)));
+    let (success, tally) = run_tests(&mut command)?;
     for line in summary(&tally, options) {
         println!("test: {line}");
     }

@@ -7,10 +7,12 @@
 mod asking;
 mod audit;
 mod backup;
+mod codes;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
 mod memory;
+mod postgres;
 mod purge;
 mod reading;
 mod registry;
@@ -20,6 +22,7 @@ pub use audit::{Audit, Holding};
 pub use backup::{BackupError, Manifest};
 pub use error::StoreError;
 pub use memory::MemoryStore;
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use purge::{Purged, Walk};
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
 pub use sqlite::{Durability, Options, Present, SqliteStore, Unpacked};

@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails panics")]
 
+mod server;
+
 use async_trait::async_trait;
+use futures_util::{SinkExt, StreamExt};
 use libtest_mimic::{Arguments, Trial};
 use ropeway_core::{id::Epoch, time::Time};
 use ropeway_store::{
-    MemoryStore, Options, SqliteStore, Stored, Unpacked,
+    MemoryStore, Options, PostgresOptions, PostgresStore, SqliteStore, Stored, Unpacked,
     conformance::{Case, On, Place, cases},
 };
+use server::Database;
 use std::{
     process::ExitCode,
     sync::{Arc, OnceLock},
@@ -66,6 +70,47 @@ impl Place for Sqlite {
     }
 }
 
+/// A database of its own on a real server.
+struct Postgres(tokio::sync::OnceCell<Database>);
+
+impl Postgres {
+    async fn store(&self, epoch: &str, follows: bool) -> Stored {
+        let url = self.0.get_or_init(Database::create).await.url();
+        let options = PostgresOptions::new(url, Epoch::trusted(epoch), Time(5)).following(follows);
+        Arc::new(PostgresStore::open(options).await.unwrap())
+    }
+}
+
+#[async_trait]
+impl Place for Postgres {
+    async fn open(&self) -> Stored {
+        self.store("one", false).await
+    }
+    async fn open_following(&self) -> Stored {
+        // Only the first epoch counts, so any other may be offered later.
+        let epoch = if self.0.initialized() { "another" } else { "one" };
+        self.store(epoch, true).await
+    }
+    async fn image(&self, _now: Time) -> On {
+        let copy = Self(tokio::sync::OnceCell::new());
+        drop(copy.store("copy", false).await);
+        let (from, to) = (self.0.get().unwrap().connect().await, copy.0.get().unwrap().connect().await);
+        let tables =
+            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'rw_schema'";
+        for row in from.query(tables, &[]).await.unwrap() {
+            let table: &str = row.get(0);
+            to.batch_execute(&format!("DELETE FROM {table}")).await.unwrap();
+            let mut out = Box::pin(from.copy_out(&format!("COPY {table} TO STDOUT")).await.unwrap());
+            let mut into = Box::pin(to.copy_in(&format!("COPY {table} FROM STDIN")).await.unwrap());
+            while let Some(piece) = out.next().await {
+                into.send(piece.unwrap()).await.unwrap();
+            }
+            into.close().await.unwrap();
+        }
+        Box::new(copy)
+    }
+}
+
 fn trial(store: &str, case: Case, place: fn() -> On) -> Trial {
     Trial::test(format!("{store}::{}", case.name), move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build()?;
@@ -90,6 +135,7 @@ fn main() -> ExitCode {
     for case in cases() {
         trials.push(trial("memory", case, || Box::new(Memory(OnceLock::new()))));
         trials.push(trial("sqlite", case, || Box::new(Sqlite(TempDir::new().unwrap()))));
+        trials.push(trial("postgres", case, || Box::new(Postgres(tokio::sync::OnceCell::new()))));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -1,7 +1,8 @@
 //! Writes a plan: every part by one cached statement run over its rows, in the caller's transaction.
 
-use super::{audience, codes, conn::Conn, errors::Done, names::Names, outbox, rows, space::Space};
+use super::{audience, conn::Conn, errors::Done, names::Names, outbox, rows, space::Space};
 use crate::asking::{fault, is_idle};
+use crate::codes;
 use ropeway_core::{
     id::Key,
     plan::{Link, Plan, Print, Row, Superseded},

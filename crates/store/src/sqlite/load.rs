@@ -1,7 +1,8 @@
 //! Loads what a decision asks for, by cached point lookups; a scan first shows what need not be looked up.
 
-use super::{audience, codes, conn::Conn, errors::Done, outbox, rows};
+use super::{audience, conn::Conn, errors::Done, outbox, rows};
 use crate::asking::{put_entry, take_in};
+use crate::codes;
 use ropeway_core::{
     id::{ChangeId, Collection, DeviceId, Key, RecordId},
     plan::{Keys, Link, Print, Probe, Snapshot},

@@ -4,7 +4,6 @@ mod apply;
 mod audience;
 mod audit;
 mod backup;
-mod codes;
 mod conn;
 mod epoch;
 mod errors;

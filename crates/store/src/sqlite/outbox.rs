@@ -1,13 +1,12 @@
 //! The outbox table and the sealed batches.
 
 use super::{
-    codes,
     conn::Conn,
     errors::{Done, bad_json},
     names::Names,
     rows,
 };
-use crate::Counts;
+use crate::{Counts, codes};
 use ropeway_core::{
     change::Base,
     id::{Collection, Epoch, Key, RecordId},

@@ -1,11 +1,10 @@
 //! What a node knows besides records: devices, people, syncs, settings.
 
 use super::{
-    codes,
     conn::Conn,
     errors::{Done, bad_json},
 };
-use crate::{Device, Member, SyncRun};
+use crate::{Device, Member, SyncRun, codes};
 use ropeway_core::{
     id::{DeviceId, SpaceId},
     time::{Stamp, Time},

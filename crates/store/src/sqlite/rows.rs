@@ -1,10 +1,10 @@
 //! Records between Rust and their columns.
 
 use super::{
-    codes,
     errors::{Done, bad_json, corrupt},
     names::Names,
 };
+use crate::codes;
 use ropeway_core::{
     change::Author,
     doc::Doc,

@@ -1,18 +1,17 @@
 //! Words that are stored as small integers. Never renumbered: they are on disks.
 
-use super::errors::{Done, corrupt};
-use crate::{DeviceStatus, SyncOutcome};
+use crate::{DeviceStatus, StoreError, SyncOutcome};
 use ropeway_core::{outbox::EntryState, receipt::Verdict};
 
 /// Codes of a record's state.
-pub(super) const LIVE: i64 = 0;
-pub(super) const DELETED: i64 = 1;
-pub(super) const JOINED: i64 = 2;
+pub(crate) const LIVE: i64 = 0;
+pub(crate) const DELETED: i64 = 1;
+pub(crate) const JOINED: i64 = 2;
 /// A staged row only: the record has left what this node may see.
-pub(super) const LEFT: i64 = 3;
+pub(crate) const LEFT: i64 = 3;
 
 /// Outbox states, in the order of their codes. Those below 5 are unsettled (an index depends on it).
-pub(super) const ENTRY: [EntryState; 7] = [
+pub(crate) const ENTRY: [EntryState; 7] = [
     EntryState::Pending,
     EntryState::Sealed,
     EntryState::Waiting,
@@ -42,12 +41,13 @@ const OUTCOME: [SyncOutcome; 5] =
 
 macro_rules! codes {
     ($to:ident, $from:ident, $type:ty, $all:ident, $what:literal) => {
-        pub(super) fn $to(value: $type) -> i64 {
+        pub(crate) fn $to(value: $type) -> i64 {
             $all.iter().position(|v| *v == value).map_or(-1, |i| i as i64)
         }
-        pub(super) fn $from(code: i64) -> Done<$type> {
+        pub(crate) fn $from(code: i64) -> Result<$type, StoreError> {
             let found = usize::try_from(code).ok().and_then(|i| $all.get(i)).copied();
-            found.ok_or_else(|| corrupt(format!(concat!($what, " {} is unknown"), code)))
+            let what = || format!(concat!($what, " {} is unknown"), code);
+            found.ok_or_else(|| StoreError::Corrupt { what: what() })
         }
     };
 }

@@ -1,0 +1,160 @@
+//! Connections and transactions: every one begins and ends in this file, committed or rolled back, on a
+//! task of the store's own, so that a caller that goes away leaves none open.
+
+use super::errors::{Done, is_again};
+use crate::asking::fault;
+use deadpool_postgres::{Object, Pool};
+use std::{future::Future, pin::Pin, time::Duration};
+use tokio_postgres::{Row, types::ToSql};
+
+/// How often a transaction is run again that met others.
+pub(super) const TRIES: u32 = 8;
+/// The first pause before that; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What a statement binds.
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Work inside a transaction, which may be run again from its beginning.
+pub(super) type Work<'a, T> = Pin<Box<dyn Future<Output = Done<T>> + Send + 'a>>;
+
+/// Where transactions come from.
+#[derive(Clone)]
+pub(super) struct Db {
+    pub(super) pool: Pool,
+    /// Whether this node has an upstream.
+    pub(super) follows: bool,
+}
+
+/// An open transaction.
+pub(super) struct Tx {
+    /// `None` once it ended well and the connection is the pool's again.
+    client: Option<Object>,
+    pub(super) follows: bool,
+}
+
+impl Db {
+    /// Runs `work` in one write transaction on a task of its own: commits it, or rolls it back on an
+    /// error. A transaction that met others, or whose connection broke, is run again.
+    pub(super) async fn write<A: Send + 'static, T: Send + 'static>(
+        &self,
+        mut args: A,
+        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        let db = self.clone();
+        let task = tokio::spawn(async move {
+            let mut tries = 0;
+            loop {
+                let ended = async {
+                    let mut tx = db.begin().await?;
+                    match work(&mut tx, &mut args).await {
+                        Ok(done) => tx.commit().await.map(|()| done),
+                        Err(error) => {
+                            tx.roll_back().await;
+                            Err(error)
+                        }
+                    }
+                };
+                match ended.await {
+                    Err(error) if is_again(&error) && tries < TRIES => pause(&mut tries).await,
+                    ended => return ended,
+                }
+            }
+        });
+        task.await.unwrap_or_else(|ended| Err(fault(format!("a transaction ended early: {ended}"))))
+    }
+
+    /// Begins a transaction. Whoever calls this ends it, on a task that nobody cancels.
+    pub(super) async fn begin(&self) -> Done<Tx> {
+        let tx = Tx { client: Some(self.pool.get().await?), follows: self.follows };
+        tx.run("BEGIN").await?;
+        Ok(tx)
+    }
+
+    /// Runs `work` in one read transaction: everything it reads is of one moment.
+    pub(super) async fn read<A: Send + 'static, T: Send + 'static>(
+        &self,
+        mut args: A,
+        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        let db = self.clone();
+        let task = tokio::spawn(async move {
+            let mut tries = 0;
+            loop {
+                let read = async {
+                    let mut tx = Tx { client: Some(db.pool.get().await?), follows: db.follows };
+                    tx.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                    let done = work(&mut tx, &mut args).await;
+                    tx.roll_back().await;
+                    done
+                };
+                match read.await {
+                    Err(error) if is_again(&error) && tries < TRIES => pause(&mut tries).await,
+                    ended => return ended,
+                }
+            }
+        });
+        task.await.unwrap_or_else(|ended| Err(fault(format!("a read ended early: {ended}"))))
+    }
+}
+
+/// Waits a little longer each time.
+pub(super) async fn pause(tries: &mut u32) {
+    *tries += 1;
+    tokio::time::sleep(PAUSE * 2_u32.saturating_pow(*tries - 1)).await;
+}
+
+impl Tx {
+    /// Runs a statement and returns its rows.
+    pub(super) async fn query(&self, sql: &'static str, params: Params<'_>) -> Done<Vec<Row>> {
+        let client = self.client()?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query(&statement, params).await?)
+    }
+
+    /// Runs a statement that returns at most one row.
+    pub(super) async fn one(&self, sql: &'static str, params: Params<'_>) -> Done<Option<Row>> {
+        let client = self.client()?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.query_opt(&statement, params).await?)
+    }
+
+    /// Runs a statement. How many rows it wrote.
+    pub(super) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Done<u64> {
+        let client = self.client()?;
+        let statement = client.prepare_cached(sql).await?;
+        Ok(client.execute(&statement, params).await?)
+    }
+
+    /// Runs text that the engine made itself: views, whose names come from a profile.
+    pub(super) async fn run(&self, sql: &str) -> Done<()> {
+        Ok(self.client()?.batch_execute(sql).await?)
+    }
+
+    /// Makes everything durable.
+    pub(super) async fn commit(mut self) -> Done<()> {
+        self.run("COMMIT").await?;
+        self.client = None;
+        Ok(())
+    }
+
+    /// Undoes everything.
+    pub(super) async fn roll_back(mut self) {
+        if self.run("ROLLBACK").await.is_ok() {
+            self.client = None;
+        }
+    }
+
+    fn client(&self) -> Done<&Object> {
+        self.client.as_ref().ok_or_else(|| fault("a transaction was used after its end".into()))
+    }
+}
+
+impl Drop for Tx {
+    /// What did not end well is closed: no connection goes back to the pool inside a transaction.
+    fn drop(&mut self) {
+        if let Some(client) = self.client.take() {
+            drop(Object::take(client));
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A new epoch: what a restored database forgets, keeps and remembers.
+
+use super::{conn::Tx, errors::Done, registry, space::Space};
+use crate::LOCAL_ID_LEAP;
+use ropeway_core::{
+    epoch::{self, Gap},
+    id::{Epoch, SpaceId},
+    time::{Stamp, Time},
+};
+
+const SPACES: &str = "SELECT id FROM rw_spaces ORDER BY id";
+const EPOCH: &str = "UPDATE rw_meta SET value = $1 WHERE name = '@epoch'";
+const AHEAD: &str = "SELECT count(*) FILTER (WHERE stamp > $2),
+  coalesce(max(stamp) FILTER (WHERE stamp <= $2), 0) FROM rw_records WHERE space = $1";
+/// Out of the way first: stamps are unique, and the new ones may be the old ones of other records.
+const LIFT: &str = "UPDATE rw_records SET stamp = -stamp WHERE space = $1 AND stamp > $2";
+const SET_DOWN: &str = "UPDATE rw_records r SET stamp = n.stamp
+  FROM (SELECT collection, id, $2::bigint - 1 + row_number() OVER (ORDER BY stamp DESC) AS stamp
+    FROM rw_records WHERE space = $1 AND stamp < 0) n
+  WHERE r.space = $1 AND r.collection = n.collection AND r.id = n.id";
+const HISTORY: &str = "UPDATE rw_history SET stamp = $2 WHERE space = $1 AND stamp > $2";
+const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = $2 WHERE space = $1 AND stamp > $2";
+const CURSORS: &str = "UPDATE rw_devices SET pulled = $2 WHERE space = $1 AND pulled > $2";
+const GAP: &str = "INSERT INTO rw_gaps (space, begins, after, lost, epoch) VALUES ($1, $2, $3, $4, $5)
+  ON CONFLICT (space, begins) DO UPDATE SET after = excluded.after, lost = excluded.lost,
+  epoch = excluded.epoch";
+const GAPS: &str = "SELECT after, begins, lost FROM rw_gaps WHERE space = $1 ORDER BY begins";
+
+/// Begins an epoch in every space.
+pub(super) async fn begin(tx: &Tx, next: &Epoch, now: Time, restamp: bool) -> Done<()> {
+    for row in tx.query(SPACES, &[]).await? {
+        let id: &str = row.try_get(0)?;
+        let mut space = Space::lock(tx, &SpaceId::trusted(id)).await?;
+        let ahead = match restamp {
+            true => ahead(tx, space.no, now).await?,
+            false => None,
+        };
+        let begin = epoch::begin(space.head, now, ahead);
+        if let Some(first) = begin.restamp {
+            tx.execute(LIFT, &[&space.no, &now.0]).await?;
+            tx.execute(SET_DOWN, &[&space.no, &first.0]).await?;
+            for sql in [HISTORY, RECEIPTS] {
+                tx.execute(sql, &[&space.no, &begin.head.0]).await?;
+            }
+        }
+        let Gap { after, begins, lost } = begin.gap;
+        tx.execute(CURSORS, &[&id, &after.0]).await?;
+        tx.execute(GAP, &[&space.no, &begins.0, &after.0, &lost.0, &space.epoch.as_str()]).await?;
+        space.head = begin.head;
+        space.next_local_id += LOCAL_ID_LEAP;
+        space.save(tx).await?;
+    }
+    tx.execute(EPOCH, &[&next.as_str()]).await?;
+    registry::count(tx).await
+}
+
+/// The gaps behind a space's epochs, oldest first.
+pub(super) async fn gaps(tx: &Tx, space: i32) -> Done<Vec<Gap>> {
+    let read = |row: &tokio_postgres::Row| {
+        let stamp = |at: usize| row.try_get(at).map(Stamp);
+        Ok(Gap { after: stamp(0)?, begins: stamp(1)?, lost: stamp(2)? })
+    };
+    tx.query(GAPS, &[&space]).await?.iter().map(read).collect()
+}
+
+async fn ahead(tx: &Tx, space: i32, now: Time) -> Done<Option<(i64, Stamp)>> {
+    let Some(row) = tx.one(AHEAD, &[&space, &now.0]).await? else { return Ok(None) };
+    Ok(Some((row.try_get(0)?, Stamp(row.try_get(1)?))))
+}

@@ -1,0 +1,77 @@
+//! Opening: the connections, what the server must promise, and the newest schema.
+
+use super::{
+    conn::Db,
+    errors::{Done, corrupt},
+    schema,
+};
+use crate::StoreError;
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use ropeway_core::{id::Epoch, time::Time};
+use std::time::Duration;
+use tokio_postgres::{Config, NoTls};
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// Where: `postgresql://user@host/database`.
+    pub url: String,
+    /// The epoch to give to a database that has none yet.
+    pub epoch: Epoch,
+    /// The clock when it is opened.
+    pub now: Time,
+    /// Whether the node has an upstream.
+    pub follows: bool,
+    /// Most connections at the same time.
+    pub connections: usize,
+    /// How long a caller waits for a free connection before it is told to come again.
+    pub patience: Duration,
+}
+
+impl PostgresOptions {
+    /// The usual ones: few connections, because waiting writes share transactions.
+    pub fn new(url: impl Into<String>, epoch: Epoch, now: Time) -> Self {
+        let (connections, patience) = (12, Duration::from_secs(5));
+        Self { url: url.into(), epoch, now, follows: false, connections, patience }
+    }
+
+    /// The same for a node with an upstream.
+    pub fn following(self, follows: bool) -> Self {
+        Self { follows, ..self }
+    }
+}
+
+/// What every session is told: no statement, no lock and no forgotten transaction lasts for ever, and a
+/// commit is on disk when it is answered.
+const SESSION: &str = "-c statement_timeout=60000 -c lock_timeout=15000 \
+  -c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on -c client_min_messages=warning";
+
+/// Connects and brings the schema up to date.
+pub(super) async fn open(options: &PostgresOptions) -> Done<Db> {
+    let mut config: Config = options.url.parse().map_err(|e| StoreError::Unavailable {
+        // The address may hold a password: only what is wrong with it is told.
+        what: format!("the database address cannot be understood: {e}"),
+        source: None,
+    })?;
+    config.application_name("ropeway").connect_timeout(Duration::from_secs(10)).options(SESSION);
+    let recycling_method = RecyclingMethod::Fast;
+    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let wait = Some(options.patience);
+    let pool = Pool::builder(manager)
+        .max_size(options.connections.max(2))
+        .timeouts(Timeouts { wait, create: Some(Duration::from_secs(10)), recycle: wait })
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|e| corrupt(format!("no pool of connections: {e}")))?;
+    let mut client = pool.get().await?;
+    let fsync: String = client.query_one("SHOW fsync", &[]).await?.try_get(0)?;
+    if fsync != "on" {
+        return Err(StoreError::Unavailable {
+            what: "the server runs with fsync=off and would lose what it acknowledged: switch it on".into(),
+            source: None,
+        });
+    }
+    schema::migrate(&mut client, options.now, &options.epoch).await?;
+    drop(client);
+    Ok(Db { pool, follows: options.follows })
+}

@@ -1,0 +1,204 @@
+//! What a node knows besides records: devices, people, syncs, settings.
+
+use super::{
+    conn::Tx,
+    errors::{Done, bad_json},
+};
+use crate::{Device, Member, SyncRun, codes};
+use ropeway_core::{
+    id::{DeviceId, SpaceId},
+    time::{Stamp, Time},
+};
+use tokio_postgres::{Row, types::ToSql};
+
+const PUT_DEVICE: &str = "INSERT INTO rw_devices
+  (id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, pulled)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+  ON CONFLICT (id) DO UPDATE SET space = excluded.space, name = excluded.name, mode = excluded.mode,
+  role = excluded.role, status = excluded.status, token_hash = excluded.token_hash,
+  metadata = excluded.metadata, created_at = excluded.created_at,
+  last_seen_at = excluded.last_seen_at, pulled = excluded.pulled";
+macro_rules! devices {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, \
+             pulled FROM rw_devices ",
+            $rest
+        )
+    };
+}
+const DEVICES: &str = devices!("ORDER BY name COLLATE \"C\", id");
+const DEVICE: &str = devices!("WHERE id = $1");
+const BY_TOKEN: &str = devices!("WHERE token_hash = $1");
+const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = greatest(coalesce(last_seen_at, $2), $2),
+  pulled = coalesce($3, pulled) WHERE id = $1";
+const PUT_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_hash, disabled, created_at)
+  VALUES ($1, $2, $3, $4, $5, $6)
+  ON CONFLICT (email) DO UPDATE SET space = excluded.space, role = excluded.role,
+  password_hash = excluded.password_hash, disabled = excluded.disabled, created_at = excluded.created_at";
+const MEMBERS: &str =
+    "SELECT email, space, role, password_hash, disabled, created_at FROM rw_members ORDER BY email";
+const PUT_RUN: &str = "INSERT INTO rw_runs
+  (space, no, started_at, duration_ms, outcome, pushed, pulled, held, error)
+  SELECT $1::int, coalesce(max(no), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM rw_runs WHERE space = $1::int";
+const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error
+  FROM rw_runs WHERE space = $1 ORDER BY no DESC LIMIT $2";
+const META: &str = "SELECT value FROM rw_meta WHERE name = $1";
+const PUT_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2)
+  ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const FIRST_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+const NEXT_META: &str = "UPDATE rw_meta SET value = $3 WHERE name = $1 AND value = $2";
+/// What is not in a space is counted here, so that one process notices another.
+const COUNT: &str = "INSERT INTO rw_meta (name, value) VALUES ('@writes', '1')
+  ON CONFLICT (name) DO UPDATE SET value = (rw_meta.value::bigint + 1)::text";
+const GENERATION: &str = "SELECT coalesce((SELECT value::bigint FROM rw_meta WHERE name = '@writes'), 0)
+  + (SELECT coalesce(sum(writes), 0)::bigint FROM rw_spaces)";
+
+/// Notes that something outside of a space was written.
+pub(super) async fn count(tx: &Tx) -> Done<()> {
+    tx.execute(COUNT, &[]).await?;
+    Ok(())
+}
+
+/// A number that moves with every write.
+pub(super) async fn generation(tx: &Tx) -> Done<i64> {
+    match tx.one(GENERATION, &[]).await? {
+        Some(row) => Ok(row.try_get(0)?),
+        None => Ok(0),
+    }
+}
+
+/// Adds or replaces a device.
+pub(super) async fn put_device(tx: &Tx, device: &Device) -> Done<()> {
+    let params: [&(dyn ToSql + Sync); 11] = [
+        &device.id.as_str(),
+        &device.space.as_str(),
+        &device.name,
+        &device.mode,
+        &device.role,
+        &(codes::of_status(device.status) as i16),
+        &device.token_hash,
+        &device.metadata.to_string(),
+        &device.created_at.0,
+        &device.last_seen_at.map(|t| t.0),
+        &device.pulled.map(|s| s.0),
+    ];
+    tx.execute(PUT_DEVICE, &params).await?;
+    count(tx).await
+}
+
+/// All devices, by name.
+pub(super) async fn devices(tx: &Tx) -> Done<Vec<Device>> {
+    tx.query(DEVICES, &[]).await?.iter().map(read_device).collect()
+}
+
+/// A device by its id.
+pub(super) async fn device(tx: &Tx, id: &DeviceId) -> Done<Option<Device>> {
+    tx.one(DEVICE, &[&id.as_str()]).await?.as_ref().map(read_device).transpose()
+}
+
+/// A device by the hash of its token.
+pub(super) async fn device_by_token(tx: &Tx, token_hash: &str) -> Done<Option<Device>> {
+    tx.one(BY_TOKEN, &[&token_hash]).await?.as_ref().map(read_device).transpose()
+}
+
+/// Notes when a device was seen and how far it has pulled.
+pub(super) async fn touch_device(tx: &Tx, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Done<()> {
+    tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled.map(|s| s.0)]).await?;
+    count(tx).await
+}
+
+fn read_device(row: &Row) -> Done<Device> {
+    let metadata: &str = row.try_get(7)?;
+    Ok(Device {
+        id: DeviceId::trusted(row.try_get::<_, &str>(0)?),
+        space: SpaceId::trusted(row.try_get::<_, &str>(1)?),
+        name: row.try_get(2)?,
+        mode: row.try_get(3)?,
+        role: row.try_get(4)?,
+        status: codes::status(row.try_get::<_, i16>(5)?.into())?,
+        token_hash: row.try_get(6)?,
+        metadata: serde_json::from_str(metadata).map_err(|e| bad_json("a device's metadata", e))?,
+        created_at: Time(row.try_get(8)?),
+        last_seen_at: row.try_get::<_, Option<i64>>(9)?.map(Time),
+        pulled: row.try_get::<_, Option<i64>>(10)?.map(Stamp),
+    })
+}
+
+/// Adds or replaces a person.
+pub(super) async fn put_member(tx: &Tx, m: &Member) -> Done<()> {
+    let params: [&(dyn ToSql + Sync); 6] =
+        [&m.email, &m.space.as_str(), &m.role, &m.password_hash, &m.disabled, &m.created_at.0];
+    tx.execute(PUT_MEMBER, &params).await?;
+    count(tx).await
+}
+
+/// All persons, by e-mail address.
+pub(super) async fn members(tx: &Tx) -> Done<Vec<Member>> {
+    let read = |row: &Row| {
+        Ok(Member {
+            email: row.try_get(0)?,
+            space: SpaceId::trusted(row.try_get::<_, &str>(1)?),
+            role: row.try_get(2)?,
+            password_hash: row.try_get(3)?,
+            disabled: row.try_get(4)?,
+            created_at: Time(row.try_get(5)?),
+        })
+    };
+    tx.query(MEMBERS, &[]).await?.iter().map(read).collect()
+}
+
+/// Notes a finished sync.
+pub(super) async fn put_run(tx: &Tx, space: i32, run: &SyncRun) -> Done<()> {
+    let params: [&(dyn ToSql + Sync); 8] = [
+        &space,
+        &run.started_at.0,
+        &run.duration_ms,
+        &(codes::of_outcome(run.outcome) as i16),
+        &run.pushed.cast_signed(),
+        &run.pulled.cast_signed(),
+        &run.held.cast_signed(),
+        &run.error,
+    ];
+    tx.execute(PUT_RUN, &params).await?;
+    count(tx).await
+}
+
+/// The latest syncs, newest first.
+pub(super) async fn runs(tx: &Tx, space: i32, limit: usize) -> Done<Vec<SyncRun>> {
+    let read = |row: &Row| {
+        let counted = |at: usize| row.try_get::<_, i64>(at).map(i64::cast_unsigned);
+        Ok(SyncRun {
+            started_at: Time(row.try_get(0)?),
+            duration_ms: row.try_get(1)?,
+            outcome: codes::outcome(row.try_get::<_, i16>(2)?.into())?,
+            pushed: counted(3)?,
+            pulled: counted(4)?,
+            held: counted(5)?,
+            error: row.try_get(6)?,
+        })
+    };
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.query(RUNS, &[&space, &most]).await?.iter().map(read).collect()
+}
+
+/// A setting.
+pub(super) async fn meta(tx: &Tx, name: &str) -> Done<Option<String>> {
+    Ok(tx.one(META, &[&name]).await?.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// Writes a setting.
+pub(super) async fn put_meta(tx: &Tx, name: &str, value: &str) -> Done<()> {
+    tx.execute(PUT_META, &[&name, &value]).await?;
+    count(tx).await
+}
+
+/// Writes a setting where it still holds `expected`.
+pub(super) async fn swap_meta(tx: &Tx, name: &str, expected: Option<&str>, value: &str) -> Done<bool> {
+    let wrote = match expected {
+        None => tx.execute(FIRST_META, &[&name, &value]).await?,
+        Some(expected) => tx.execute(NEXT_META, &[&name, &expected, &value]).await?,
+    };
+    count(tx).await?;
+    Ok(wrote == 1)
+}

@@ -1,0 +1,100 @@
+//! A space's row: its head, its digest and its counters. Its lock orders everything in the space.
+
+use super::{
+    conn::Tx,
+    errors::{Done, corrupt},
+};
+use crate::{SpaceState, StoreError};
+use ropeway_core::{
+    digest::Digest,
+    id::{Epoch, SpaceId},
+    plan::Snapshot,
+    time::{Stamp, Time},
+};
+
+/// Two nodes that open a first space at the same moment want one number: the loser asks again.
+const ADD: &str = "INSERT INTO rw_spaces
+  (no, id, head, digest_count, digest_sum, next_local_id, next_entry, writes)
+  SELECT coalesce(max(no), 0) + 1, $1, 0, 0, 0, 1, 1, 0 FROM rw_spaces ON CONFLICT DO NOTHING";
+macro_rules! read {
+    ($lock:literal) => {
+        concat!(
+            "SELECT s.no, s.head, s.digest_count, s.digest_sum, s.next_local_id, s.next_entry, m.value,
+             coalesce((SELECT f.filling FROM rw_follow f WHERE f.space = s.no), false)
+             FROM rw_spaces s JOIN rw_meta m ON m.name = '@epoch' WHERE s.id = $1",
+            $lock
+        )
+    };
+}
+const READ: &str = read!("");
+const LOCK: &str = read!(" FOR UPDATE OF s");
+const SAVE: &str = "UPDATE rw_spaces SET head = $2, digest_count = $3, digest_sum = $4, next_local_id = $5,
+  next_entry = $6, writes = writes + 1 WHERE no = $1";
+
+/// A space as one transaction sees and moves it.
+#[derive(Debug, Clone)]
+pub(super) struct Space {
+    pub(super) no: i32,
+    pub(super) epoch: Epoch,
+    pub(super) head: Stamp,
+    pub(super) digest: Digest,
+    pub(super) next_local_id: i64,
+    pub(super) next_entry: i64,
+    pub(super) filling: bool,
+}
+
+impl Space {
+    /// Makes the space where it is not there.
+    pub(super) async fn create(tx: &Tx, id: &SpaceId) -> Done<Self> {
+        while Self::find(tx, READ, id).await?.is_none() {
+            tx.execute(ADD, &[&id.as_str()]).await?;
+        }
+        Self::read(tx, id).await
+    }
+
+    /// Reads the space's row; [`StoreError::NoSpace`] where there is none.
+    pub(super) async fn read(tx: &Tx, id: &SpaceId) -> Done<Self> {
+        Self::find(tx, READ, id).await?.ok_or_else(|| StoreError::NoSpace(id.to_string()))
+    }
+
+    /// The same, and nobody else writes in the space before this transaction ends. Taken first: whatever
+    /// is read afterwards is what the last writer left (ADR 0002).
+    pub(super) async fn lock(tx: &Tx, id: &SpaceId) -> Done<Self> {
+        Self::find(tx, LOCK, id).await?.ok_or_else(|| StoreError::NoSpace(id.to_string()))
+    }
+
+    async fn find(tx: &Tx, sql: &'static str, id: &SpaceId) -> Done<Option<Self>> {
+        let Some(row) = tx.one(sql, &[&id.as_str()]).await? else { return Ok(None) };
+        let epoch: String = row.try_get(6)?;
+        Ok(Some(Self {
+            no: row.try_get(0)?,
+            head: Stamp(row.try_get(1)?),
+            digest: Digest { count: row.try_get(2)?, sum: row.try_get(3)? },
+            next_local_id: row.try_get(4)?,
+            next_entry: row.try_get(5)?,
+            epoch: Epoch::parse(&epoch).map_err(|bad| corrupt(bad.to_string()))?,
+            filling: row.try_get(7)?,
+        }))
+    }
+
+    /// Writes back what moved.
+    pub(super) async fn save(&self, tx: &Tx) -> Done<()> {
+        let Digest { count, sum } = self.digest;
+        tx.execute(SAVE, &[&self.no, &self.head.0, &count, &sum, &self.next_local_id, &self.next_entry])
+            .await?;
+        Ok(())
+    }
+
+    /// As readers know it.
+    pub(super) fn state(&self) -> SpaceState {
+        let (epoch, filling) = (self.epoch.clone(), self.filling);
+        SpaceState { epoch, head: self.head, digest: self.digest, filling }
+    }
+
+    /// A snapshot of it in which nothing is loaded yet.
+    pub(super) fn snapshot(&self, follows: bool, now: Time) -> Snapshot {
+        let mut snapshot = Snapshot::empty(self.epoch.clone(), self.head, follows, now);
+        snapshot.next_entry = self.next_entry;
+        snapshot
+    }
+}

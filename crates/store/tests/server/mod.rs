@@ -1,0 +1,67 @@
+//! Databases on the PostgreSQL server that `cargo xtask test` starts, one for each test.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails panics")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio_postgres::{Client, Config, NoTls};
+
+/// How many databases this process has made.
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+/// A database that is gone with this value.
+pub struct Database {
+    pub name: String,
+}
+
+impl Database {
+    /// An empty one.
+    pub async fn create() -> Self {
+        let name = format!("ropeway_{}_{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let admin = connect("postgres").await;
+        admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.unwrap();
+        Self { name }
+    }
+
+    /// How a store names it.
+    pub fn url(&self) -> String {
+        format!("{}/{}", server(), self.name)
+    }
+
+    /// A connection beside the store's own.
+    pub async fn connect(&self) -> Client {
+        connect(&self.name).await
+    }
+}
+
+impl Drop for Database {
+    /// Leaves nothing behind where the server outlives the tests.
+    fn drop(&mut self) {
+        let name = self.name.clone();
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let admin = connect("postgres").await;
+                let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+            });
+        });
+        let _ = dropped.join();
+    }
+}
+
+/// Where the server is.
+pub fn server() -> String {
+    std::env::var("ROPEWAY_TEST_POSTGRES").expect(
+        "ROPEWAY_TEST_POSTGRES names no PostgreSQL server: run `cargo xtask test`, which starts one, or type \
+         `--skip postgres`",
+    )
+}
+
+async fn connect(database: &str) -> Client {
+    let mut config: Config = server().parse().unwrap();
+    config.dbname(database);
+    let (client, connection) = config.connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
