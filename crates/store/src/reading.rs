@@ -5,7 +5,7 @@
 //! entered and left their audiences since. A subscription that began or ended behind the cursor is a
 //! source of its own: its records are walked once, in the order in which they entered.
 
-use crate::{Place, Reader, ReaderPage, SpaceState, StoreError};
+use crate::{Place, Reader, ReaderPage, SpaceState, StoreError, asking::fault};
 use ropeway_core::{
     audience::{self, AudienceRow, EVERYBODY, Subscription, Worn},
     digest::Digest,
@@ -14,7 +14,12 @@ use ropeway_core::{
     plan::Fed,
     time::Stamp,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, Waker},
+};
 
 type Done<T> = Result<T, StoreError>;
 
@@ -22,11 +27,11 @@ type Done<T> = Result<T, StoreError>;
 const BEGINNING: Stamp = Stamp(i64::MIN);
 
 /// The reads that a page is made of, all of one moment.
-pub(crate) trait Shelf {
+pub(crate) trait Shelf: Send {
     /// The space.
     fn state(&self) -> SpaceState;
     /// A reader's subscriptions, ended ones included.
-    fn subscriptions(&mut self, reader: &DeviceId) -> Done<Vec<Subscription>>;
+    fn subscriptions(&mut self, reader: &DeviceId) -> impl Reading<Vec<Subscription>>;
     /// Records newer than `after` in stamp order: those of the `open` collections (`None`: of all) and
     /// those that carry one of `keys`. May give fewer where they are large, but never none.
     fn newer(
@@ -35,7 +40,7 @@ pub(crate) trait Shelf {
         open: Option<&[Collection]>,
         keys: &BTreeSet<String>,
         limit: usize,
-    ) -> Done<Vec<Fed>>;
+    ) -> impl Reading<Vec<Fed>>;
     /// Audience rows of these keys that entered after one stamp and not after another, in that order.
     fn entered(
         &mut self,
@@ -43,16 +48,33 @@ pub(crate) trait Shelf {
         after: Stamp,
         upto: Stamp,
         limit: usize,
-    ) -> Done<Vec<AudienceRow>>;
+    ) -> impl Reading<Vec<AudienceRow>>;
     /// Audience rows (of these keys) that left after a stamp, in that order.
-    fn left(&mut self, keys: Option<&BTreeSet<String>>, after: Stamp, limit: usize)
-    -> Done<Vec<AudienceRow>>;
+    fn left(
+        &mut self,
+        keys: Option<&BTreeSet<String>>,
+        after: Stamp,
+        limit: usize,
+    ) -> impl Reading<Vec<AudienceRow>>;
     /// The audience rows of a record.
-    fn rows_of(&mut self, record: &Key) -> Done<Vec<AudienceRow>>;
+    fn rows_of(&mut self, record: &Key) -> impl Reading<Vec<AudienceRow>>;
     /// A record as the feed carries it.
-    fn record(&mut self, key: &Key) -> Done<Option<Fed>>;
+    fn record(&mut self, key: &Key) -> impl Reading<Option<Fed>>;
     /// The digests of records that the same readers see.
-    fn sights(&mut self) -> Done<Vec<(String, Digest)>>;
+    fn sights(&mut self) -> impl Reading<Vec<(String, Digest)>>;
+}
+
+/// A read on its way: from another machine, or done at once.
+pub(crate) trait Reading<T>: Future<Output = Done<T>> + Send {}
+
+impl<T, F: Future<Output = Done<T>> + Send> Reading<T> for F {}
+
+/// The answer of reads that wait for nobody, for stores whose reads are calls.
+pub(crate) fn at_once<T>(reading: impl Future<Output = Done<T>>) -> Done<T> {
+    match pin!(reading).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(done) => done,
+        Poll::Pending => Err(fault("a read that waits for nobody waited".into())),
+    }
 }
 
 /// What ended or began behind a reader's cursor.
@@ -61,8 +83,8 @@ struct Source {
     began: bool,
 }
 
-struct Page<'s> {
-    shelf: &'s mut dyn Shelf,
+struct Page<'s, S> {
+    shelf: &'s mut S,
     reader: &'s Reader,
     wanted: &'s [Collection],
     keys: BTreeSet<String>,
@@ -73,15 +95,15 @@ struct Page<'s> {
 }
 
 /// Reads the page behind `place`.
-pub(crate) fn page(
-    shelf: &mut dyn Shelf,
+pub(crate) async fn page(
+    shelf: &mut impl Shelf,
     reader: &Reader,
     place: Place,
     limit: usize,
     wanted: &[Collection],
 ) -> Done<ReaderPage> {
     let subscriptions = match &reader.device {
-        Some(device) => shelf.subscriptions(device)?,
+        Some(device) => shelf.subscriptions(device).await?,
         None => Vec::new(),
     };
     let held = audience::held(&subscriptions);
@@ -96,28 +118,28 @@ pub(crate) fn page(
     let limit = limit.max(1);
     let (rows, sent) = (Vec::new(), BTreeSet::new());
     let mut page = Page { shelf, reader, wanted, keys, limit, rows, bytes: 0, sent };
-    let (place, complete) = page.read(place, &subscriptions)?;
-    let digest = page.digest()?;
+    let (place, complete) = page.read(place, &subscriptions).await?;
+    let digest = page.digest().await?;
     let space = SpaceState { digest, ..page.shelf.state() };
     let audiences = reader.device.is_some().then(|| held.into_iter().collect());
     Ok(ReaderPage { rows: page.rows, space, complete, place, audiences })
 }
 
-impl Page<'_> {
-    fn read(&mut self, place: Place, subscriptions: &[Subscription]) -> Done<(Place, bool)> {
+impl<S: Shelf> Page<'_, S> {
+    async fn read(&mut self, place: Place, subscriptions: &[Subscription]) -> Done<(Place, bool)> {
         let head = self.shelf.state().head;
         let mut place = place;
         for (stamp, source) in self.sources(&place, subscriptions) {
             let from = place.within.take().unwrap_or(Stamp(i64::MIN));
             // From the beginning nothing is known to have been told: all that was ever there is named.
             let upto = if place.after == BEGINNING { Stamp(i64::MAX) } else { place.after };
-            if let Some(within) = self.walk(&source, from, upto)? {
+            if let Some(within) = self.walk(&source, from, upto).await? {
                 return Ok((Place { within: Some(within), ..place }, false));
             }
             place.subscribed = stamp;
         }
         place.within = None;
-        match self.merged(place.after)? {
+        match self.merged(place.after).await? {
             Some(reached) => Ok((Place { after: reached, ..place }, false)),
             None => {
                 let reached = place.after.max(head);
@@ -141,11 +163,11 @@ impl Page<'_> {
 
     /// Walks what lies behind the cursor under one key: what came in sight is sent, what went out of sight
     /// is told. Where the page is full: how far it came.
-    fn walk(&mut self, source: &Source, from: Stamp, upto: Stamp) -> Done<Option<Stamp>> {
+    async fn walk(&mut self, source: &Source, from: Stamp, upto: Stamp) -> Done<Option<Stamp>> {
         let key = BTreeSet::from([source.audience.clone()]);
         let mut from = from;
         loop {
-            let found = self.shelf.entered(&key, from, upto, self.limit + 1)?;
+            let found = self.shelf.entered(&key, from, upto, self.limit + 1).await?;
             if found.is_empty() {
                 return Ok(None);
             }
@@ -158,8 +180,8 @@ impl Page<'_> {
                 if !stands || !self.is_wanted(&row.record) {
                     continue;
                 }
-                match (self.sees(&row.record)?, source.began) {
-                    (true, true) => self.send(&row.record)?,
+                match (self.sees(&row.record).await?, source.began) {
+                    (true, true) => self.send(&row.record).await?,
                     (false, false) => self.tell(&row, row.entered),
                     _ => {}
                 }
@@ -168,20 +190,20 @@ impl Page<'_> {
     }
 
     /// The feed proper. Where the page is full: how far it came.
-    fn merged(&mut self, after: Stamp) -> Done<Option<Stamp>> {
+    async fn merged(&mut self, after: Stamp) -> Done<Option<Stamp>> {
         let room = self.limit.saturating_sub(self.rows.len());
         if self.is_full() {
             return Ok(Some(after));
         }
         let most = room + 1;
         let open = (!self.reader.all || self.reader.only.is_some()).then_some(self.reader.open.as_slice());
-        let newer = self.shelf.newer(after, open, &self.keys, most)?;
+        let newer = self.shelf.newer(after, open, &self.keys, most).await?;
         let cut = newer.len() == most || bytes(&newer) > limits::PAGE_BYTES_MAX;
         let entered = match open {
-            Some(_) => self.shelf.entered(&self.keys, after, Stamp(i64::MAX), most)?,
+            Some(_) => self.shelf.entered(&self.keys, after, Stamp(i64::MAX), most).await?,
             None => Vec::new(),
         };
-        let left = self.shelf.left(open.map(|_| &self.keys), after, most)?;
+        let left = self.shelf.left(open.map(|_| &self.keys), after, most).await?;
         // Nothing beyond the last of a list that was cut is known to be complete.
         let mut upto = Stamp(i64::MAX);
         let ends = [
@@ -202,13 +224,13 @@ impl Page<'_> {
             if stamp > upto || (stamp > reached && self.is_full()) {
                 return Ok(Some(reached));
             }
-            self.take(stamp, event)?;
+            self.take(stamp, event).await?;
             reached = stamp;
         }
         Ok((upto < Stamp(i64::MAX)).then_some(reached))
     }
 
-    fn take(&mut self, stamp: Stamp, event: Event) -> Done<()> {
+    async fn take(&mut self, stamp: Stamp, event: Event) -> Done<()> {
         match event {
             Event::Changed(fed) => {
                 if self.is_wanted(&fed.key) {
@@ -216,17 +238,17 @@ impl Page<'_> {
                 }
             }
             Event::Entered(row) => {
-                let record = self.shelf.record(&row.record)?;
+                let record = self.shelf.record(&row.record).await?;
                 // A record that changed later comes at its own place.
                 let later = record.is_none_or(|fed| fed.stamp >= stamp);
                 if row.left.is_none() && !later && self.is_wanted(&row.record) {
-                    self.send(&row.record)?;
+                    self.send(&row.record).await?;
                 }
             }
             Event::Left(row) => {
                 let sees = match self.reader.all {
-                    true => self.shelf.record(&row.record)?.is_some(),
-                    false => self.sees(&row.record)?,
+                    true => self.shelf.record(&row.record).await?.is_some(),
+                    false => self.sees(&row.record).await?,
                 };
                 if !sees && self.is_wanted(&row.record) {
                     self.tell(&row, stamp);
@@ -244,13 +266,13 @@ impl Page<'_> {
         self.wanted.is_empty() || self.wanted.contains(&record.collection)
     }
 
-    fn sees(&mut self, record: &Key) -> Done<bool> {
-        let worn = Worn::read(&self.shelf.rows_of(record)?);
-        Ok(audience::sees(&self.keys, &worn.sight()) && self.shelf.record(record)?.is_some())
+    async fn sees(&mut self, record: &Key) -> Done<bool> {
+        let worn = Worn::read(&self.shelf.rows_of(record).await?);
+        Ok(audience::sees(&self.keys, &worn.sight()) && self.shelf.record(record).await?.is_some())
     }
 
-    fn send(&mut self, record: &Key) -> Done<()> {
-        if let Some(fed) = self.shelf.record(record)? {
+    async fn send(&mut self, record: &Key) -> Done<()> {
+        if let Some(fed) = self.shelf.record(record).await? {
             self.put(fed);
         }
         Ok(())
@@ -268,12 +290,12 @@ impl Page<'_> {
     }
 
     /// The digest of what the reader sees.
-    fn digest(&mut self) -> Done<Digest> {
+    async fn digest(&mut self) -> Done<Digest> {
         if self.reader.all && self.reader.only.is_none() {
             return Ok(self.shelf.state().digest);
         }
         let mut sum = Digest::default();
-        for (sight, digest) in self.shelf.sights()? {
+        for (sight, digest) in self.shelf.sights().await? {
             if audience::sees(&self.keys, &sight) {
                 sum.count += digest.count;
                 sum.sum = sum.sum.wrapping_add(digest.sum);

@@ -83,11 +83,11 @@ impl Shelf for Open<'_> {
         self.state.clone()
     }
 
-    fn subscriptions(&mut self, reader: &DeviceId) -> Done<Vec<Subscription>> {
+    async fn subscriptions(&mut self, reader: &DeviceId) -> Done<Vec<Subscription>> {
         Ok(self.space.audiences.subscriptions(reader))
     }
 
-    fn newer(
+    async fn newer(
         &mut self,
         after: Stamp,
         open: Option<&[Collection]>,
@@ -109,7 +109,7 @@ impl Shelf for Open<'_> {
             .collect())
     }
 
-    fn entered(
+    async fn entered(
         &mut self,
         keys: &BTreeSet<String>,
         after: Stamp,
@@ -124,7 +124,7 @@ impl Shelf for Open<'_> {
         Ok(found)
     }
 
-    fn left(
+    async fn left(
         &mut self,
         keys: Option<&BTreeSet<String>>,
         after: Stamp,
@@ -138,15 +138,15 @@ impl Shelf for Open<'_> {
         Ok(found)
     }
 
-    fn rows_of(&mut self, record: &Key) -> Done<Vec<AudienceRow>> {
+    async fn rows_of(&mut self, record: &Key) -> Done<Vec<AudienceRow>> {
         Ok(self.space.audiences.rows_of(record))
     }
 
-    fn record(&mut self, key: &Key) -> Done<Option<Fed>> {
+    async fn record(&mut self, key: &Key) -> Done<Option<Fed>> {
         Ok(self.space.records.get(key).map(|record| super::space::as_fed(key, record)))
     }
 
-    fn sights(&mut self) -> Done<Vec<(String, Digest)>> {
+    async fn sights(&mut self) -> Done<Vec<(String, Digest)>> {
         Ok(self.space.audiences.sights.iter().map(|(sight, digest)| (sight.clone(), *digest)).collect())
     }
 }

@@ -170,7 +170,8 @@ impl Store for MemoryStore {
         let all = self.all();
         let space = all.space(space)?;
         let state = self.state(space);
-        reading::page(&mut audience::Open { space, state }, reader, place, limit, collections)
+        let mut shelf = audience::Open { space, state };
+        reading::at_once(reading::page(&mut shelf, reader, place, limit, collections))
     }
 
     async fn audiences(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<AudienceRow>, StoreError> {

@@ -1,6 +1,7 @@
 //! Writes a plan: one statement a table, however large the plan, all of them on their way together.
 
 use super::{
+    audience,
     conn::Tx,
     errors::Done,
     load, outbox,
@@ -58,6 +59,9 @@ const QUIET: &str = concat!(
 );
 const FORGET: &str = "DELETE FROM rw_records r USING unnest($2::text[], $3::text[]) AS k (collection, id)
   WHERE r.space = $1 AND r.collection = k.collection AND r.id = k.id";
+const FORGET_PAST: &str =
+    "DELETE FROM rw_history h USING unnest($2::text[], $3::text[]) AS k (collection, id)
+  WHERE h.space = $1 AND h.collection = k.collection AND h.id = k.id";
 const RECEIPTS: &str = "INSERT INTO rw_receipts
   (space, change, content, device, verdict, collection, record, version, stamp, detail)
   SELECT $1::int, n.* FROM unnest($2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::text[],
@@ -107,6 +111,7 @@ pub(super) async fn apply(tx: &Tx, space: &mut Space, plan: &mut Plan) -> Done<b
         receipts(tx, space.no, &plan.receipts),
         prints(tx, space.no, &plan.prints),
         links(tx, space.no, LINKS, &plan.links),
+        audience::apply(tx, space.no, plan),
         outbox::put(tx, space.no, &plan.outbox),
         outbox::seal(tx, space, &plan.sealed, &plan.unsealed),
     )?;
@@ -228,6 +233,7 @@ async fn forget(tx: &Tx, space: i32, keys: &[Key]) -> Done<()> {
     if !keys.is_empty() {
         let (collections, ids) = load::columns(keys.iter());
         tx.execute(FORGET, &[&space, &collections, &ids]).await?;
+        tx.execute(FORGET_PAST, &[&space, &collections, &ids]).await?;
     }
     Ok(())
 }

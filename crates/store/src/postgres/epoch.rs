@@ -4,7 +4,7 @@ use super::{conn::Tx, errors::Done, registry, space::Space};
 use crate::LOCAL_ID_LEAP;
 use ropeway_core::{
     epoch::{self, Gap},
-    id::{Epoch, SpaceId},
+    id::{Collection, Epoch, Key, RecordId, SpaceId},
     time::{Stamp, Time},
 };
 
@@ -24,6 +24,8 @@ const CURSORS: &str = "UPDATE rw_devices SET pulled = $2 WHERE space = $1 AND pu
 const GAP: &str = "INSERT INTO rw_gaps (space, begins, after, lost, epoch) VALUES ($1, $2, $3, $4, $5)
   ON CONFLICT (space, begins) DO UPDATE SET after = excluded.after, lost = excluded.lost,
   epoch = excluded.epoch";
+const UNFED: &str = "SELECT stamp, collection, id FROM rw_records WHERE space = $1 AND up_version > 0
+  AND up_epoch <> $2 AND stamp > $3 ORDER BY stamp LIMIT $4";
 const GAPS: &str = "SELECT after, begins, lost FROM rw_gaps WHERE space = $1 ORDER BY begins";
 
 /// Begins an epoch in every space.
@@ -47,6 +49,7 @@ pub(super) async fn begin(tx: &Tx, next: &Epoch, now: Time, restamp: bool) -> Do
         tx.execute(CURSORS, &[&id, &after.0]).await?;
         tx.execute(GAP, &[&space.no, &begins.0, &after.0, &lost.0, &space.epoch.as_str()]).await?;
         space.head = begin.head;
+        space.purged = space.purged.min(begin.head);
         space.next_local_id += LOCAL_ID_LEAP;
         space.save(tx).await?;
     }
@@ -61,6 +64,23 @@ pub(super) async fn gaps(tx: &Tx, space: i32) -> Done<Vec<Gap>> {
         Ok(Gap { after: stamp(0)?, begins: stamp(1)?, lost: stamp(2)? })
     };
     tx.query(GAPS, &[&space]).await?.iter().map(read).collect()
+}
+
+/// Records last heard of from the upstream in another epoch.
+pub(super) async fn unfed(
+    tx: &Tx,
+    space: i32,
+    epoch: &Epoch,
+    after: Stamp,
+    limit: usize,
+) -> Done<Vec<(Stamp, Key)>> {
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    let read = |row: &tokio_postgres::Row| {
+        let (collection, id): (&str, &str) = (row.try_get(1)?, row.try_get(2)?);
+        let key = Key { collection: Collection::trusted(collection), id: RecordId::trusted(id) };
+        Ok((Stamp(row.try_get(0)?), key))
+    };
+    tx.query(UNFED, &[&space, &epoch.as_str(), &after.0, &most]).await?.iter().map(read).collect()
 }
 
 async fn ahead(tx: &Tx, space: i32, now: Time) -> Done<Option<(i64, Stamp)>> {

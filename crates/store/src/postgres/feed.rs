@@ -27,7 +27,13 @@ const LIST: &str = concat!(
     " FROM rw_records r WHERE r.space = $1 AND r.collection = $2 AND r.id > $3
       AND (NOT $5 OR coalesce(r.up_version, 0) = 0 OR r.up_held IS NOT NULL) ORDER BY r.id LIMIT $4"
 );
-const COLLECTIONS: &str = "SELECT DISTINCT collection FROM rw_records WHERE space = $1 ORDER BY collection";
+/// From one collection to the next by the index on the key, without a look at their records.
+const COLLECTIONS: &str = "WITH RECURSIVE found (name) AS (
+    SELECT min(collection) FROM rw_records WHERE space = $1
+    UNION ALL
+    SELECT (SELECT min(collection) FROM rw_records WHERE space = $1 AND collection > found.name)
+    FROM found WHERE found.name IS NOT NULL)
+  SELECT name FROM found WHERE name IS NOT NULL ORDER BY name";
 const HISTORY: &str = concat!(
     "SELECT ",
     rows::record_columns!(),

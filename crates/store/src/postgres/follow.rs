@@ -5,13 +5,14 @@ use super::{
     conn::Tx,
     errors::Done,
     load::{self, load},
-    outbox,
-    rows::{self, of_state},
+    outbox, resync,
+    rows::{self, of_state, to_json},
     space::Space,
 };
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
     asking::{Asked, Asking, CHUNK, Settling, fault},
+    codes,
 };
 use ropeway_core::{
     id::{CONFLICT, Epoch, SpaceId},
@@ -20,18 +21,17 @@ use ropeway_core::{
 };
 use tokio_postgres::types::ToSql;
 
-const READ: &str = "SELECT epoch, cursor, token, staged FROM rw_follow WHERE space = $1";
+const READ: &str = "SELECT epoch, cursor, token, staged, audiences, anew FROM rw_follow WHERE space = $1";
 const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch, filling)
   VALUES ($1, NULL, 0, $2, $3, $4)
   ON CONFLICT (space) DO UPDATE SET staged = excluded.staged, staged_epoch = excluded.staged_epoch,
   filling = rw_follow.filling OR excluded.filling";
 const STAGED_EPOCH: &str = "SELECT staged_epoch FROM rw_follow WHERE space = $1";
 const UNSTAGED: &str = "UPDATE rw_follow SET staged = NULL, staged_epoch = NULL WHERE space = $1";
-const ANEW: &str = "UPDATE rw_follow SET token = NULL, staged = NULL, staged_epoch = NULL WHERE space = $1";
-const ABSORBED: &str = "INSERT INTO rw_follow (space, epoch, cursor, token, filling)
-  VALUES ($1, $2, $3, $4, false)
+const ABSORBED: &str = "INSERT INTO rw_follow (space, epoch, cursor, token, audiences)
+  VALUES ($1, $2, $3, $4, $5)
   ON CONFLICT (space) DO UPDATE SET epoch = excluded.epoch, cursor = excluded.cursor,
-  token = excluded.token, staged = NULL, staged_epoch = NULL, filling = false";
+  token = excluded.token, audiences = excluded.audiences, staged = NULL, staged_epoch = NULL, filling = false";
 const LAST: &str = "SELECT coalesce(max(no), 0) FROM rw_staging WHERE space = $1 AND is_conflict = $2";
 const STAGE: &str = "INSERT INTO rw_staging (space, is_conflict, no, state, version, stamp, modified_at,
   collection, id, joined_into, owner, author, person, data)
@@ -55,12 +55,15 @@ pub(super) async fn followed(tx: &Tx, space: i32) -> Done<Followed> {
         cursor: Stamp(row.try_get(1)?),
         token: row.try_get(2)?,
         staged: row.try_get(3)?,
+        audiences: rows::opt_json(&row, 4, "the audiences that are followed")?,
+        anew: row.try_get(5)?,
     })
 }
 
 /// Adds pulled rows to the staging table.
 pub(super) async fn stage(tx: &Tx, space: &SpaceId, epoch: &Epoch, fed: &[Fed], upto: &str) -> Done<()> {
     let space = Space::lock(tx, space).await?.no;
+    resync::see(tx, space, fed).await?;
     add(tx, space, epoch, fed.iter().collect()).await?;
     tx.execute(STAGED, &[&space, &upto, &epoch.as_str(), &false]).await?;
     Ok(())
@@ -79,6 +82,7 @@ pub(super) async fn portion(
         step(tx, &mut space, now, Step::Rows(rows), decide).await?;
     }
     space.save(tx).await?;
+    resync::see(tx, space.no, &portion.rows).await?;
     add(tx, space.no, &portion.epoch, portion.rows.iter().filter(|row| is_conflict(row)).collect()).await?;
     tx.execute(STAGED, &[&space.no, &portion.upto, &portion.epoch.as_str(), &true]).await?;
     Ok(())
@@ -116,7 +120,7 @@ async fn add_some(tx: &Tx, space: i32, conflicts: bool, rows: &[&Fed]) -> Done<(
         &space,
         &conflicts,
         &last,
-        &column(rows, |r| of_state(&r.state).0),
+        &column(rows, |r| if r.left { codes::LEFT as i16 } else { of_state(&r.state).0 }),
         &column(rows, |r| r.version.cast_signed()),
         &column(rows, |r| r.stamp.0),
         &column(rows, |r| r.modified_at.0),
@@ -137,14 +141,6 @@ pub(super) async fn unstage(tx: &Tx, space: &SpaceId) -> Done<()> {
     let space = Space::lock(tx, space).await?.no;
     tx.execute(CLEAR, &[&space]).await?;
     tx.execute(UNSTAGED, &[&space]).await?;
-    Ok(())
-}
-
-/// Forgets how far the upstream was read.
-pub(super) async fn pull_anew(tx: &Tx, space: &SpaceId) -> Done<()> {
-    let space = Space::lock(tx, space).await?.no;
-    tx.execute(CLEAR, &[&space]).await?;
-    tx.execute(ANEW, &[&space]).await?;
     Ok(())
 }
 
@@ -190,7 +186,8 @@ pub(super) async fn absorb(
     }
     space.save(tx).await?;
     tx.execute(CLEAR, &[&space.no]).await?;
-    tx.execute(ABSORBED, &[&space.no, &end.epoch.as_str(), &end.cursor.0, &end.token]).await?;
+    let audiences = end.audiences.as_ref().map(|keys| to_json(keys, "keys")).transpose()?;
+    tx.execute(ABSORBED, &[&space.no, &end.epoch.as_str(), &end.cursor.0, &end.token, &audiences]).await?;
     Ok(taken)
 }
 

@@ -1,6 +1,6 @@
 //! Loads what a decision asks for: one statement a kind, however much is asked.
 
-use super::{conn::Tx, errors::Done, outbox, rows};
+use super::{audience, conn::Tx, errors::Done, outbox, rows};
 use crate::{
     asking::{put_entry, take_in},
     codes,
@@ -33,13 +33,15 @@ const LINKS: &str = "SELECT l.parent_collection, l.parent, l.field, l.child_coll
 
 /// Adds what `keys` names to the snapshot. The reads travel together.
 pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) -> Done<()> {
-    let (found, receipts, twins, links, over, by_seq) = try_join!(
+    let (found, receipts, twins, links, over, by_seq, audiences, readers) = try_join!(
         records(tx, space, keys.records.iter()),
         receipts(tx, space, &keys.receipts),
         twins(tx, space, &keys.twins),
         links(tx, space, &keys.links),
         outbox::of_records(tx, space, &keys.outbox),
         outbox::by_seq(tx, space, &keys.entries),
+        audience::rows_of(tx, space, keys.audiences.iter()),
+        audience::subscriptions(tx, space, keys.readers.iter()),
     )?;
     let mut survivors = take_in(into, found);
     while !survivors.is_empty() {
@@ -57,6 +59,12 @@ pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) 
     into.links.values_mut().for_each(|links| links.sort());
     for entry in over.into_iter().chain(by_seq) {
         put_entry(&mut into.outbox, entry);
+    }
+    for row in audiences {
+        into.audiences.entry(row.record.clone()).or_default().push(row);
+    }
+    for one in readers {
+        into.subscriptions.entry(one.reader.clone()).or_default().push(one);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! one node.
 
 mod apply;
+mod audience;
 mod audit;
 mod conn;
 mod epoch;
@@ -11,7 +12,9 @@ mod follow;
 mod load;
 mod open;
 mod outbox;
+mod purge;
 mod registry;
+mod resync;
 mod rows;
 mod schema;
 mod space;
@@ -20,18 +23,20 @@ mod transact;
 pub use open::PostgresOptions;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Portion, PullEnd, SpaceState, Store,
-    StoreError, SyncRun,
+    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
+    Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
 };
 use async_trait::async_trait;
 use conn::Db;
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
     plan::{Fed, Keys, Plan, Sealed, Superseded},
     profile::Profile,
     record::Record,
+    retention::Lines,
     time::{Stamp, Time},
 };
 use space::Space;
@@ -90,6 +95,58 @@ impl Store for PostgresStore {
     ) -> Result<FeedPage, StoreError> {
         let ask = feed::Ask { space: space.clone(), after, limit, collections: collections.to_vec() };
         self.db.read(ask, |tx, ask| Box::pin(feed::feed(tx, ask))).await
+    }
+
+    async fn feed_to(
+        &self,
+        space: &SpaceId,
+        reader: &Reader,
+        place: Place,
+        limit: usize,
+        collections: &[Collection],
+    ) -> Result<ReaderPage, StoreError> {
+        let ask = (space.clone(), reader.clone(), place, limit, collections.to_vec());
+        self.db
+            .read(ask, |tx, (space, reader, place, limit, collections)| {
+                Box::pin(async move {
+                    let space = Space::read(tx, space).await?;
+                    let mut shelf = audience::Open::new(tx, space);
+                    reading::page(&mut shelf, reader, *place, *limit, collections).await
+                })
+            })
+            .await
+    }
+
+    async fn audiences(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<AudienceRow>, StoreError> {
+        self.db
+            .read((space.clone(), keys.to_vec()), |tx, (space, keys)| {
+                Box::pin(
+                    async move { audience::rows_of(tx, Space::read(tx, space).await?.no, keys.iter()).await },
+                )
+            })
+            .await
+    }
+
+    async fn subscriptions(
+        &self,
+        space: &SpaceId,
+        reader: &DeviceId,
+    ) -> Result<Vec<Subscription>, StoreError> {
+        self.db
+            .read((space.clone(), [reader.clone()]), |tx, (space, readers)| {
+                Box::pin(async move {
+                    audience::subscriptions(tx, Space::read(tx, space).await?.no, readers.iter()).await
+                })
+            })
+            .await
+    }
+
+    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
+        self.db
+            .write((space.clone(), below), |tx, (space, below)| {
+                Box::pin(async move { audience::purge(tx, Space::lock(tx, space).await?.no, *below).await })
+            })
+            .await
     }
 
     async fn list(
@@ -198,7 +255,26 @@ impl Store for PostgresStore {
     }
 
     async fn pull_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
-        self.db.write(space.clone(), |tx, space| Box::pin(follow::pull_anew(tx, space))).await
+        self.db.write(space.clone(), |tx, space| Box::pin(resync::pull_anew(tx, space))).await
+    }
+
+    async fn unseen(
+        &self,
+        space: &SpaceId,
+        after: Option<&Key>,
+        limit: usize,
+    ) -> Result<Vec<(Key, Record)>, StoreError> {
+        self.db
+            .read((space.clone(), after.cloned(), limit), |tx, (space, after, limit)| {
+                Box::pin(async move {
+                    resync::unseen(tx, Space::read(tx, space).await?.no, after.as_ref(), *limit).await
+                })
+            })
+            .await
+    }
+
+    async fn pulled_anew(&self, space: &SpaceId) -> Result<(), StoreError> {
+        self.db.write(space.clone(), |tx, space| Box::pin(resync::pulled_anew(tx, space))).await
     }
 
     async fn absorb(
@@ -243,6 +319,10 @@ impl Store for PostgresStore {
                 Box::pin(registry::touch_device(tx, id, *seen, *pulled))
             })
             .await
+    }
+
+    async fn add_member(&self, member: &Member) -> Result<bool, StoreError> {
+        self.db.write(member.clone(), |tx, member| Box::pin(registry::add_member(tx, member))).await
     }
 
     async fn put_member(&self, member: &Member) -> Result<(), StoreError> {
@@ -290,6 +370,21 @@ impl Store for PostgresStore {
             .await
     }
 
+    async fn purge(
+        &self,
+        space: &SpaceId,
+        lines: &Lines,
+        at: Walk,
+        rows: usize,
+        dry: bool,
+    ) -> Result<Purged, StoreError> {
+        let ask = purge::Ask { space: space.clone(), lines: *lines, at, rows, dry };
+        match dry {
+            true => self.db.read(ask, |tx, ask| Box::pin(purge::step(tx, ask))).await,
+            false => self.db.write(ask, |tx, ask| Box::pin(purge::step(tx, ask))).await,
+        }
+    }
+
     async fn generation(&self) -> Result<i64, StoreError> {
         self.db.read((), |tx, ()| Box::pin(registry::generation(tx))).await
     }
@@ -324,6 +419,22 @@ impl Store for PostgresStore {
         self.db
             .write((epoch.clone(), now, restamp), |tx, (epoch, now, restamp)| {
                 Box::pin(epoch::begin(tx, epoch, *now, *restamp))
+            })
+            .await
+    }
+
+    async fn unfed(
+        &self,
+        space: &SpaceId,
+        epoch: &Epoch,
+        after: Stamp,
+        limit: usize,
+    ) -> Result<Vec<(Stamp, Key)>, StoreError> {
+        self.db
+            .read((space.clone(), epoch.clone(), after, limit), |tx, (space, epoch, after, limit)| {
+                Box::pin(async move {
+                    epoch::unfed(tx, Space::read(tx, space).await?.no, epoch, *after, *limit).await
+                })
             })
             .await
     }

@@ -36,6 +36,8 @@ const PUT_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_h
   VALUES ($1, $2, $3, $4, $5, $6)
   ON CONFLICT (email) DO UPDATE SET space = excluded.space, role = excluded.role,
   password_hash = excluded.password_hash, disabled = excluded.disabled, created_at = excluded.created_at";
+const ADD_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_hash, disabled, created_at)
+  VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (email) DO NOTHING";
 const MEMBERS: &str =
     "SELECT email, space, role, password_hash, disabled, created_at FROM rw_members ORDER BY email";
 const PUT_RUN: &str = "INSERT INTO rw_runs
@@ -125,12 +127,22 @@ fn read_device(row: &Row) -> Done<Device> {
     })
 }
 
+/// Adds a person whose address is not taken; whether it did.
+pub(super) async fn add_member(tx: &Tx, m: &Member) -> Done<bool> {
+    write_member(tx, ADD_MEMBER, m).await
+}
+
 /// Adds or replaces a person.
 pub(super) async fn put_member(tx: &Tx, m: &Member) -> Done<()> {
+    write_member(tx, PUT_MEMBER, m).await.map(drop)
+}
+
+async fn write_member(tx: &Tx, sql: &'static str, m: &Member) -> Done<bool> {
     let params: [&(dyn ToSql + Sync); 6] =
         [&m.email, &m.space.as_str(), &m.role, &m.password_hash, &m.disabled, &m.created_at.0];
-    tx.execute(PUT_MEMBER, &params).await?;
-    count(tx).await
+    let wrote = tx.execute(sql, &params).await?;
+    count(tx).await?;
+    Ok(wrote == 1)
 }
 
 /// All persons, by e-mail address.

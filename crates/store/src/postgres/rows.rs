@@ -59,9 +59,10 @@ pub(super) fn record(row: &Row) -> Done<(Key, Record)> {
 /// A fed row read from [`fed_columns`].
 pub(super) fn fed(row: &Row) -> Done<Fed> {
     let text = |at: usize| row.try_get::<_, &str>(at);
-    let state = match i64::from(row.try_get::<_, i16>(2)?) {
+    let code = i64::from(row.try_get::<_, i16>(2)?);
+    let state = match code {
         codes::LIVE => State::Live,
-        codes::DELETED => State::Deleted,
+        codes::DELETED | codes::LEFT => State::Deleted,
         codes::JOINED => State::Joined(RecordId::trusted(text(3)?)),
         other => return Err(corrupt(format!("record state {other} is unknown"))),
     };
@@ -75,6 +76,7 @@ pub(super) fn fed(row: &Row) -> Done<Fed> {
         owner: DeviceId::trusted(text(7)?),
         author: Author { device: DeviceId::trusted(text(8)?), person },
         modified_at: Time(row.try_get(6)?),
+        left: code == codes::LEFT,
     })
 }
 

@@ -14,7 +14,8 @@ CREATE TABLE rw_meta (name text COLLATE "C" PRIMARY KEY, value text NOT NULL);
 CREATE TABLE rw_spaces (
   no int PRIMARY KEY, id text COLLATE "C" NOT NULL UNIQUE, head bigint NOT NULL,
   digest_count bigint NOT NULL, digest_sum bigint NOT NULL, next_local_id bigint NOT NULL,
-  next_entry bigint NOT NULL, writes bigint NOT NULL) WITH (fillfactor = 50);
+  next_entry bigint NOT NULL, writes bigint NOT NULL,
+  purged bigint NOT NULL DEFAULT 0, buried bigint NOT NULL DEFAULT 0) WITH (fillfactor = 50);
 CREATE TABLE rw_records (
   space int NOT NULL, state smallint NOT NULL, contested bool NOT NULL, local_id bigint NOT NULL,
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL,
@@ -22,12 +23,14 @@ CREATE TABLE rw_records (
   author text NOT NULL, person text, up_epoch text, up_version bigint, up_held text, marks text,
   data text NOT NULL, PRIMARY KEY (space, collection, id));
 CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp);
+CREATE INDEX rw_records_gone ON rw_records (space, stamp) WHERE state = 1;
 CREATE TABLE rw_history (
   space int NOT NULL, state smallint NOT NULL, contested bool NOT NULL, local_id bigint NOT NULL,
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL,
   collection text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, joined_into text, owner text NOT NULL,
   author text NOT NULL, person text, up_epoch text, up_version bigint, up_held text, marks text,
   data text NOT NULL, PRIMARY KEY (space, collection, id, version, stamp));
+CREATE INDEX rw_history_stamp ON rw_history (space, stamp);
 CREATE TABLE rw_receipts (
   space int NOT NULL, verdict smallint NOT NULL, content bigint NOT NULL, version bigint NOT NULL,
   stamp bigint NOT NULL, change text COLLATE "C" NOT NULL, device text NOT NULL, collection text NOT NULL,
@@ -41,6 +44,20 @@ CREATE TABLE rw_links (
   space int NOT NULL, parent_collection text COLLATE "C" NOT NULL, parent text COLLATE "C" NOT NULL,
   field text COLLATE "C" NOT NULL, child_collection text COLLATE "C" NOT NULL, child text COLLATE "C" NOT NULL,
   PRIMARY KEY (space, parent_collection, parent, field, child_collection, child));
+CREATE TABLE rw_audiences (
+  space int NOT NULL, collection text COLLATE "C" NOT NULL, record text COLLATE "C" NOT NULL,
+  audience text COLLATE "C" NOT NULL, via_collection text COLLATE "C" NOT NULL,
+  via text COLLATE "C" NOT NULL, entered bigint NOT NULL, left_at bigint,
+  PRIMARY KEY (space, collection, record, audience, via_collection, via));
+CREATE INDEX rw_audiences_feed ON rw_audiences (space, audience, entered);
+CREATE INDEX rw_audiences_left ON rw_audiences (space, left_at) WHERE left_at IS NOT NULL;
+CREATE TABLE rw_sights (
+  space int NOT NULL, sight text COLLATE "C" NOT NULL, count bigint NOT NULL, sum bigint NOT NULL,
+  PRIMARY KEY (space, sight));
+CREATE TABLE rw_subscriptions (
+  space int NOT NULL, reader text COLLATE "C" NOT NULL, audience text COLLATE "C" NOT NULL,
+  via_collection text COLLATE "C" NOT NULL, via text COLLATE "C" NOT NULL, entered bigint NOT NULL,
+  left_at bigint, PRIMARY KEY (space, reader, audience, via_collection, via));
 CREATE TABLE rw_outbox (
   space int NOT NULL, state smallint NOT NULL, own bool NOT NULL, attempts int NOT NULL, seq bigint NOT NULL,
   due bigint NOT NULL, accepted_at bigint NOT NULL, tried_at bigint, receipt_stamp bigint,
@@ -53,7 +70,10 @@ CREATE TABLE rw_batches (
   body bytea NOT NULL, PRIMARY KEY (space, id));
 CREATE TABLE rw_follow (
   space int PRIMARY KEY, epoch text, cursor bigint NOT NULL, token text, staged text, staged_epoch text,
-  filling bool NOT NULL);
+  audiences text, filling bool NOT NULL DEFAULT false, anew bool NOT NULL DEFAULT false);
+CREATE TABLE rw_seen (
+  space int NOT NULL, collection text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
+  PRIMARY KEY (space, collection, id));
 CREATE TABLE rw_staging (
   space int NOT NULL, no bigint NOT NULL, is_conflict bool NOT NULL, state smallint NOT NULL,
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL, collection text NOT NULL,

@@ -20,7 +20,8 @@ macro_rules! read {
     ($lock:literal) => {
         concat!(
             "SELECT s.no, s.head, s.digest_count, s.digest_sum, s.next_local_id, s.next_entry, m.value,
-             coalesce((SELECT f.filling FROM rw_follow f WHERE f.space = s.no), false)
+             coalesce((SELECT f.filling FROM rw_follow f WHERE f.space = s.no), false),
+             s.purged, s.buried
              FROM rw_spaces s JOIN rw_meta m ON m.name = '@epoch' WHERE s.id = $1",
             $lock
         )
@@ -29,7 +30,7 @@ macro_rules! read {
 const READ: &str = read!("");
 const LOCK: &str = read!(" FOR UPDATE OF s");
 const SAVE: &str = "UPDATE rw_spaces SET head = $2, digest_count = $3, digest_sum = $4, next_local_id = $5,
-  next_entry = $6, writes = writes + 1 WHERE no = $1";
+  next_entry = $6, purged = $7, writes = writes + 1 WHERE no = $1";
 
 /// A space as one transaction sees and moves it.
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub(super) struct Space {
     pub(super) next_local_id: i64,
     pub(super) next_entry: i64,
     pub(super) filling: bool,
+    pub(super) purged: Stamp,
+    pub(super) buried: u64,
 }
 
 impl Space {
@@ -74,27 +77,30 @@ impl Space {
             next_entry: row.try_get(5)?,
             epoch: Epoch::parse(&epoch).map_err(|bad| corrupt(bad.to_string()))?,
             filling: row.try_get(7)?,
+            purged: Stamp(row.try_get(8)?),
+            buried: row.try_get::<_, i64>(9)?.cast_unsigned(),
         }))
     }
 
     /// Writes back what moved.
     pub(super) async fn save(&self, tx: &Tx) -> Done<()> {
         let Digest { count, sum } = self.digest;
-        tx.execute(SAVE, &[&self.no, &self.head.0, &count, &sum, &self.next_local_id, &self.next_entry])
-            .await?;
+        let (local, entry, purged) = (&self.next_local_id, &self.next_entry, &self.purged.0);
+        tx.execute(SAVE, &[&self.no, &self.head.0, &count, &sum, local, entry, purged]).await?;
         Ok(())
     }
 
     /// As readers know it.
     pub(super) fn state(&self) -> SpaceState {
         let (epoch, filling) = (self.epoch.clone(), self.filling);
-        SpaceState { epoch, head: self.head, digest: self.digest, filling }
+        SpaceState { epoch, head: self.head, digest: self.digest, filling, purged: self.purged }
     }
 
     /// A snapshot of it in which nothing is loaded yet.
     pub(super) fn snapshot(&self, follows: bool, now: Time) -> Snapshot {
         let mut snapshot = Snapshot::empty(self.epoch.clone(), self.head, follows, now);
         snapshot.next_entry = self.next_entry;
+        snapshot.buried = self.buried;
         snapshot
     }
 }

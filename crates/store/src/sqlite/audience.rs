@@ -200,11 +200,11 @@ impl Shelf for Open<'_> {
         self.space.state()
     }
 
-    fn subscriptions(&mut self, reader: &DeviceId) -> Done<Vec<Subscription>> {
+    async fn subscriptions(&mut self, reader: &DeviceId) -> Done<Vec<Subscription>> {
         subscriptions(self.conn, self.space.no, reader)
     }
 
-    fn newer(
+    async fn newer(
         &mut self,
         after: Stamp,
         open: Option<&[Collection]>,
@@ -236,7 +236,7 @@ impl Shelf for Open<'_> {
         Ok(found)
     }
 
-    fn entered(
+    async fn entered(
         &mut self,
         keys: &BTreeSet<String>,
         after: Stamp,
@@ -247,7 +247,7 @@ impl Shelf for Open<'_> {
         read(self.conn, ENTERED, (self.space.no, keys, after.0, upto.0, limit as i64))
     }
 
-    fn left(
+    async fn left(
         &mut self,
         keys: Option<&BTreeSet<String>>,
         after: Stamp,
@@ -257,11 +257,11 @@ impl Shelf for Open<'_> {
         read(self.conn, LEFT, (self.space.no, after.0, keys, limit as i64))
     }
 
-    fn rows_of(&mut self, record: &Key) -> Done<Vec<AudienceRow>> {
+    async fn rows_of(&mut self, record: &Key) -> Done<Vec<AudienceRow>> {
         rows_of(self.conn, self.space.no, record)
     }
 
-    fn record(&mut self, key: &Key) -> Done<Option<Fed>> {
+    async fn record(&mut self, key: &Key) -> Done<Option<Fed>> {
         let Conn { db, names, .. } = &mut *self.conn;
         let Some(collection) = names.find(db, &key.collection)? else { return Ok(None) };
         let mut stmt = db.prepare_cached(ONE)?;
@@ -272,7 +272,7 @@ impl Shelf for Open<'_> {
         }
     }
 
-    fn sights(&mut self) -> Done<Vec<(String, Digest)>> {
+    async fn sights(&mut self) -> Done<Vec<(String, Digest)>> {
         let mut stmt = self.conn.db.prepare_cached(SIGHTS)?;
         let read = |r: &Row<'_>| Ok((r.get(0)?, Digest { count: r.get(1)?, sum: r.get(2)? }));
         Ok(stmt.query_map([self.space.no], read)?.collect::<Result<_, _>>()?)

@@ -1,6 +1,7 @@
 //! Following an upstream: staging what a pull brings, and taking it in all at once (I6).
 
-use super::{apply::apply, codes, conn::Conn, errors::Done, load::load, outbox, resync, rows, space::Space};
+use super::{apply::apply, conn::Conn, errors::Done, load::load, outbox, resync, rows, space::Space};
+use crate::codes;
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
     asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},

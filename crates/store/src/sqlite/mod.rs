@@ -191,7 +191,8 @@ impl Store for SqliteStore {
         let (space, reader, collections) = (space.clone(), reader.clone(), collections.to_vec());
         let read = move |conn: &mut Conn| {
             let space = Space::read(conn, &space)?;
-            reading::page(&mut audience::Open { conn, space }, &reader, place, limit, &collections)
+            let mut shelf = audience::Open { conn, space };
+            reading::at_once(reading::page(&mut shelf, &reader, place, limit, &collections))
         };
         self.read(read).await
     }

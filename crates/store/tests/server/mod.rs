@@ -51,6 +51,7 @@ impl Drop for Database {
 }
 
 /// Where the server is.
+#[allow(clippy::disallowed_methods, reason = "the one who starts the server says so in the environment")]
 pub fn server() -> String {
     std::env::var("ROPEWAY_TEST_POSTGRES").expect(
         "ROPEWAY_TEST_POSTGRES names no PostgreSQL server: run `cargo xtask test`, which starts one, or type \

@@ -1,0 +1,167 @@
+//! Forgetting what no live reader can ask about any more, a bounded step at a time.
+
+use super::{conn::Tx, errors::Done, space::Space};
+use crate::purge::{Purged, RUNS_KEPT, Walk};
+use ropeway_core::{id::SpaceId, retention::Lines, time::Stamp};
+use tokio_postgres::Row;
+
+/// Nothing may be laid over the row that goes: an unsettled entry, or what the upstream last said.
+const TOMBSTONES: &str = "SELECT r.stamp, r.version, r.collection, r.id, r.up_held IS NULL AND NOT EXISTS (
+    SELECT 1 FROM rw_outbox o WHERE o.space = $1 AND o.state = ANY ('{0,1,2,3,4}')
+    AND o.collection = r.collection AND o.record = r.id)
+  FROM rw_records r WHERE r.space = $1 AND r.state = 1 AND r.stamp > $2 AND r.stamp <= $3
+  ORDER BY r.stamp LIMIT $4";
+const BURIED: &str = "DELETE FROM rw_records WHERE space = $1 AND stamp = ANY ($2::bigint[])";
+const PRINTS: &str =
+    "DELETE FROM rw_fingerprints f USING unnest($2::text[], $3::text[]) AS k (collection, id)
+  WHERE f.space = $1 AND f.collection = k.collection AND f.id = k.id";
+const NOTE: &str = "UPDATE rw_spaces SET purged = greatest(purged, $2), buried = greatest(buried, $3),
+  writes = writes + 1 WHERE no = $1";
+const RECEIPTS: &str =
+    "SELECT change, stamp FROM rw_receipts WHERE space = $1 AND change > $2 ORDER BY change LIMIT $3";
+const RECEIPT: &str = "DELETE FROM rw_receipts WHERE space = $1 AND change = ANY ($2::text[])";
+/// A version counts from when it was superseded, not from when it was written. Versions of one stamp (a
+/// restored database may have some) stay together.
+const HISTORY: &str = "SELECT h.stamp, h.collection, h.id, h.version, h.stamp <= $3
+    AND coalesce(least(
+      (SELECT min(n.stamp) FROM rw_history n WHERE n.space = $1 AND n.collection = h.collection
+        AND n.id = h.id AND n.version > h.version),
+      (SELECT r.stamp FROM rw_records r WHERE r.space = $1 AND r.collection = h.collection AND r.id = h.id)
+    ), $3) <= $3
+  FROM rw_history h WHERE h.space = $1 AND h.stamp > $2 ORDER BY h.stamp FETCH FIRST $4 ROWS WITH TIES";
+const VERSIONS: &str = "DELETE FROM rw_history h
+  USING unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS k (collection, id, version, stamp)
+  WHERE h.space = $1 AND h.collection = k.collection AND h.id = k.id AND h.version = k.version
+  AND h.stamp = k.stamp";
+const ENTRIES: &str = "SELECT seq, state >= 5 AND coalesce(tried_at, accepted_at) < $3 FROM rw_outbox
+  WHERE space = $1 AND seq > $2 ORDER BY seq LIMIT $4";
+const ENTRY: &str = "DELETE FROM rw_outbox WHERE space = $1 AND seq = ANY ($2::bigint[])";
+const RUNS: &str = "SELECT no FROM rw_runs WHERE space = $1 AND started_at < $2 AND no NOT IN (
+  SELECT no FROM rw_runs WHERE space = $1 ORDER BY no DESC LIMIT $3) ORDER BY no LIMIT $4";
+const RUN: &str = "DELETE FROM rw_runs WHERE space = $1 AND no = ANY ($2::bigint[])";
+
+/// Which step, of what.
+pub(super) struct Ask {
+    pub(super) space: SpaceId,
+    pub(super) lines: Lines,
+    pub(super) at: Walk,
+    pub(super) rows: usize,
+    pub(super) dry: bool,
+}
+
+/// What went, and where this kind goes on when the step was full.
+type Step = (u64, Option<Walk>);
+
+/// One step, in the caller's transaction.
+pub(super) async fn step(tx: &Tx, ask: &Ask) -> Done<Purged> {
+    let Ask { space, lines, at, rows, dry } = ask;
+    let space = match dry {
+        true => Space::read(tx, space).await?.no,
+        false => Space::lock(tx, space).await?.no,
+    };
+    let most = i64::try_from((*rows).max(1)).unwrap_or(i64::MAX);
+    let walk = Steps { tx, space, most, dry: *dry };
+    let (rows, last) = match at {
+        Walk::Tombstones(after) => walk.tombstones(*after, lines.tombstones).await?,
+        Walk::Receipts(after) => walk.receipts(after, lines.receipts).await?,
+        Walk::History(after) => walk.history(*after, lines.history).await?,
+        Walk::Outbox(after) => walk.outbox(*after, lines).await?,
+        Walk::Runs => walk.runs(lines).await?,
+    };
+    Ok(Purged { rows, next: last.or_else(|| at.then()) })
+}
+
+struct Steps<'t> {
+    tx: &'t Tx,
+    space: i32,
+    most: i64,
+    dry: bool,
+}
+
+impl Steps<'_> {
+    async fn tombstones(&self, after: Stamp, line: Stamp) -> Done<Step> {
+        let found = self.tx.query(TOMBSTONES, &[&self.space, &after.0, &line.0, &self.most]).await?;
+        let going = going(&found, 4)?;
+        if let Some(newest) = going.last().filter(|_| !self.dry) {
+            let newest: i64 = newest.try_get(0)?;
+            let version = column::<i64>(&going, 1)?.into_iter().max();
+            self.tx.execute(BURIED, &[&self.space, &column::<i64>(&going, 0)?]).await?;
+            let (collections, ids) = (column::<&str>(&going, 2)?, column::<&str>(&going, 3)?);
+            self.tx.execute(PRINTS, &[&self.space, &collections, &ids]).await?;
+            self.tx.execute(NOTE, &[&self.space, &newest, &version]).await?;
+        }
+        let last = self.last(&found).map(|row| row.try_get(0)).transpose()?;
+        Ok((going.len() as u64, last.map(|stamp| Walk::Tombstones(Stamp(stamp)))))
+    }
+
+    async fn receipts(&self, after: &str, line: Stamp) -> Done<Step> {
+        let found = self.tx.query(RECEIPTS, &[&self.space, &after, &self.most]).await?;
+        let mut going = Vec::new();
+        for row in &found {
+            if row.try_get::<_, i64>(1)? <= line.0 {
+                going.push(row.try_get::<_, &str>(0)?);
+            }
+        }
+        if !self.dry && !going.is_empty() {
+            self.tx.execute(RECEIPT, &[&self.space, &going]).await?;
+        }
+        let last = self.last(&found).map(|row| row.try_get(0)).transpose()?;
+        Ok((going.len() as u64, last.map(Walk::Receipts)))
+    }
+
+    async fn history(&self, after: i64, line: Stamp) -> Done<Step> {
+        if line.0 == i64::MIN {
+            return Ok((0, None));
+        }
+        let found = self.tx.query(HISTORY, &[&self.space, &after, &line.0, &self.most]).await?;
+        let going = going(&found, 4)?;
+        if !self.dry && !going.is_empty() {
+            let (collections, ids) = (column::<&str>(&going, 1)?, column::<&str>(&going, 2)?);
+            let (versions, stamps) = (column::<i64>(&going, 3)?, column::<i64>(&going, 0)?);
+            self.tx.execute(VERSIONS, &[&self.space, &collections, &ids, &versions, &stamps]).await?;
+        }
+        let last = self.last(&found).map(|row| row.try_get(0)).transpose()?;
+        Ok((going.len() as u64, last.map(Walk::History)))
+    }
+
+    async fn outbox(&self, after: i64, lines: &Lines) -> Done<Step> {
+        let found = self.tx.query(ENTRIES, &[&self.space, &after, &lines.settled.0, &self.most]).await?;
+        let going = column::<i64>(&going(&found, 1)?, 0)?;
+        if !self.dry && !going.is_empty() {
+            self.tx.execute(ENTRY, &[&self.space, &going]).await?;
+        }
+        let last = self.last(&found).map(|row| row.try_get(0)).transpose()?;
+        Ok((going.len() as u64, last.map(Walk::Outbox)))
+    }
+
+    async fn runs(&self, lines: &Lines) -> Done<Step> {
+        let most = if self.dry { i64::MAX } else { self.most };
+        let kept = RUNS_KEPT as i64;
+        let found = self.tx.query(RUNS, &[&self.space, &lines.settled.0, &kept, &most]).await?;
+        let going = column::<i64>(&found.iter().collect::<Vec<_>>(), 0)?;
+        if !self.dry && !going.is_empty() {
+            self.tx.execute(RUN, &[&self.space, &going]).await?;
+        }
+        Ok((going.len() as u64, self.last(&found).filter(|_| !self.dry).map(|_| Walk::Runs)))
+    }
+
+    /// The last row of a step that was full.
+    fn last<'r>(&self, found: &'r [Row]) -> Option<&'r Row> {
+        found.last().filter(|_| found.len() as i64 >= self.most)
+    }
+}
+
+/// The rows whose verdict, in this column, is that they go.
+fn going(found: &[Row], verdict: usize) -> Done<Vec<&Row>> {
+    let mut going = Vec::with_capacity(found.len());
+    for row in found {
+        if row.try_get(verdict)? {
+            going.push(row);
+        }
+    }
+    Ok(going)
+}
+
+fn column<'r, T: tokio_postgres::types::FromSql<'r>>(rows: &[&'r Row], at: usize) -> Done<Vec<T>> {
+    rows.iter().map(|row| Ok(row.try_get(at)?)).collect()
+}
