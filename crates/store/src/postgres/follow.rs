@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     Absorb, Followed, Portion, PullEnd, Step,
-    asking::{Asked, Asking, CHUNK, Settling, fault},
+    asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},
     codes,
 };
 use ropeway_core::{
     id::{CONFLICT, Epoch, SpaceId},
-    plan::{Fed, Keys},
+    plan::{Fed, Keys, Snapshot},
     time::{Stamp, Time},
 };
 use tokio_postgres::types::ToSql;
@@ -69,7 +69,7 @@ pub(super) async fn stage(tx: &Tx, space: &SpaceId, epoch: &Epoch, fed: &[Fed], 
     Ok(())
 }
 
-/// Takes a page of a first pull in; only its conflicts are staged.
+/// Takes a page of a first pull in; what waits for the pull's end is staged.
 pub(super) async fn portion(
     tx: &mut Tx,
     space: &SpaceId,
@@ -78,14 +78,43 @@ pub(super) async fn portion(
     decide: &mut Absorb,
 ) -> Done<()> {
     let mut space = Space::lock(tx, space).await?;
-    for rows in portion.rows.split(is_conflict).flat_map(|run| run.chunks(CHUNK)) {
-        step(tx, &mut space, now, Step::Rows(rows), decide).await?;
+    let mut waiting = Vec::new();
+    for rows in portion.rows.chunks(CHUNK) {
+        waiting.extend(take_in_new(tx, &mut space, now, rows, decide).await?);
     }
     space.save(tx).await?;
     resync::see(tx, space.no, &portion.rows).await?;
-    add(tx, space.no, &portion.epoch, portion.rows.iter().filter(|row| is_conflict(row)).collect()).await?;
+    add(tx, space.no, &portion.epoch, waiting).await?;
     tx.execute(STAGED, &[&space.no, &portion.upto, &portion.epoch.as_str(), &true]).await?;
     Ok(())
+}
+
+/// Takes in what nobody sees yet, and returns the rows that wait for the pull's end.
+async fn take_in_new<'a>(
+    tx: &Tx,
+    space: &mut Space,
+    now: Time,
+    rows: &'a [Fed],
+    decide: &mut Absorb,
+) -> Done<Vec<&'a Fed>> {
+    let keys = Keys { records: rows.iter().map(|row| row.key.clone()).collect(), ..Keys::default() };
+    let mut snapshot = space.snapshot(tx.follows, now);
+    load(tx, space.no, &keys, &mut snapshot).await?;
+    snapshot.keys.extend(keys);
+    let waits = |row: &&Fed| waits_for_the_end(row, snapshot.records.get(&row.key));
+    let (waiting, others): (Vec<&Fed>, Vec<&Fed>) = rows.iter().partition(waits);
+    let some: Vec<Fed>;
+    let now_taken = match waiting.is_empty() {
+        true => rows, // As nearly always: no row is copied.
+        false => {
+            some = others.into_iter().cloned().collect();
+            &some
+        }
+    };
+    if !now_taken.is_empty() {
+        ask(tx, space, snapshot, Step::Rows(now_taken), decide).await?;
+    }
+    Ok(waiting)
 }
 
 fn is_conflict(row: &Fed) -> bool {
@@ -192,7 +221,18 @@ pub(super) async fn absorb(
 }
 
 async fn step(tx: &Tx, space: &mut Space, now: Time, step: Step<'_>, decide: &mut Absorb) -> Done<()> {
-    let mut asking = Asking::new(space.snapshot(tx.follows, now), Keys::default());
+    let snapshot = space.snapshot(tx.follows, now);
+    ask(tx, space, snapshot, step, decide).await
+}
+
+async fn ask(
+    tx: &Tx,
+    space: &mut Space,
+    snapshot: Snapshot,
+    step: Step<'_>,
+    decide: &mut Absorb,
+) -> Done<()> {
+    let mut asking = Asking::new(snapshot, Keys::default());
     loop {
         match asking.next(&mut |snapshot| decide(snapshot, step))? {
             Asked::Load(keys) => {
