@@ -127,6 +127,10 @@ async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     let mut options = ServerOptions::new(address, opened.node.clone(), opened.space.clone());
     options.limits = opened.config.limits.server.clone();
     (options.tls, options.syncs) = (tls, opened.config.sync_enabled);
+    // One profile a node: its app's documented API is mounted, and no other.
+    if opened.node.profile().name == "race-logger" {
+        options.apps.push(ropeway_race_logger::routes());
+    }
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())
             .next("is another node running there? Choose another --listen; nothing was changed")

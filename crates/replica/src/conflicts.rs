@@ -15,6 +15,8 @@ use ropeway_store::Device;
 pub struct ConflictView {
     /// Its id.
     pub id: RecordId,
+    /// The number by which some dialects name it.
+    pub local_id: i64,
     /// Its version, to name when it is resolved.
     pub version: u64,
     /// What it says.
@@ -58,7 +60,8 @@ impl Node {
             for (id, record) in page {
                 let Some(conflict) = Conflict::read(&record.data) else { continue };
                 if record.is_live() && (conflict.is_open() || !only_open) {
-                    found.push(ConflictView { id, version: record.version, conflict, now: None });
+                    let (version, local_id) = (record.version, record.local_id);
+                    found.push(ConflictView { id, local_id, version, conflict, now: None });
                 }
             }
             if !full {
@@ -78,7 +81,8 @@ impl Node {
         let conflict = Conflict::read(&record.data).ok_or_else(missing)?;
         let about = self.inner.store.records(space, &[conflict.about()]).await?.pop();
         let now = about.map(|(_, record)| record.data);
-        Ok(ConflictView { id: id.clone(), version: record.version, conflict, now })
+        let (version, local_id) = (record.version, record.local_id);
+        Ok(ConflictView { id: id.clone(), local_id, version, conflict, now })
     }
 
     /// Answers a conflict at this node's desk. The answer is a change like any other and writes the

@@ -8,6 +8,9 @@ use ropeway_core::{
 };
 use ropeway_store::{Device, DeviceStatus};
 
+/// A clock that moved by less is not noted anew: a busy device must not cost a commit a request.
+const CLOCK_MOVED: i64 = 1_000_000;
+
 /// A device to register (ISMF-144).
 #[derive(Debug, Clone)]
 pub struct Enrolment {
@@ -119,6 +122,35 @@ impl Node {
         Ok(device)
     }
 
+    /// Gives a device a new token; the old one is good for nothing from now on (GP-13).
+    ///
+    /// Errors: [`ReplicaError::NotFound`], [`ReplicaError::Revoked`].
+    pub async fn rotate(&self, id: &DeviceId) -> Result<Enrolled, ReplicaError> {
+        let found = self.inner.store.device(id).await?;
+        let mut device = found.ok_or_else(|| ReplicaError::NotFound(format!("the device `{id}`")))?;
+        if device.status == DeviceStatus::Decommissioned {
+            return Err(ReplicaError::Revoked(device.name));
+        }
+        let token = hex(&self.inner.ids.secret());
+        device.token_hash = token_hash(&token);
+        self.inner.store.put_device(&device).await?;
+        Ok(Enrolled { device, token })
+    }
+
+    /// Notes how far a device's clock is off by its own word: microseconds to add to its times (TR-21).
+    pub async fn note_clock(&self, id: &DeviceId, offset: i64) -> Result<(), ReplicaError> {
+        let known = self.clock_of(id).await?;
+        if known.is_none_or(|known| (known - offset).abs() >= CLOCK_MOVED) {
+            self.inner.store.put_meta(&clock_name(id), &offset.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// How far a device's clock was off when it last told, in microseconds; `None` where it never did.
+    pub async fn clock_of(&self, id: &DeviceId) -> Result<Option<i64>, ReplicaError> {
+        Ok(self.inner.store.meta(&clock_name(id)).await?.and_then(|text| text.parse().ok()))
+    }
+
     /// What the node grants to a device that pushes.
     pub fn grant_of(&self, device: &Device) -> Grant {
         Grant { door: Door::Push, device: device.id.clone(), role: device.role.clone() }
@@ -133,6 +165,10 @@ impl Node {
         }
         Ok(())
     }
+}
+
+fn clock_name(id: &DeviceId) -> String {
+    format!("device.clock.{id}")
 }
 
 /// Hash of a token. 256 random bits need no slow hash.

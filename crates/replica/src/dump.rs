@@ -7,6 +7,7 @@ use ropeway_core::{
     plan::Superseded,
     record::{Record, State},
 };
+use std::collections::BTreeMap;
 
 const PAGE: usize = 2_000;
 
@@ -15,6 +16,15 @@ impl Node {
     pub async fn get(&self, space: &SpaceId, key: &Key) -> Result<Option<Record>, ReplicaError> {
         let found = self.inner.store.records(space, std::slice::from_ref(key)).await?;
         Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, record)| record))
+    }
+
+    /// These records as they are stored, those that are here, in one read.
+    pub async fn get_all(
+        &self,
+        space: &SpaceId,
+        keys: &[Key],
+    ) -> Result<BTreeMap<Key, Record>, ReplicaError> {
+        Ok(self.inner.store.records(space, keys).await?.into_iter().collect())
     }
 
     /// A record through `joined_into`: the survivor's name and record.

@@ -42,7 +42,7 @@ impl Caller {
     }
 
     /// Refuses everybody but administrators.
-    pub(crate) fn must_be_admin(&self) -> Result<(), Failure> {
+    pub fn must_be_admin(&self) -> Result<(), Failure> {
         if self.device.role == ADMIN {
             return Ok(());
         }

@@ -11,6 +11,7 @@ mod clones;
 mod commands;
 mod crash;
 mod disk;
+mod documented;
 mod faults;
 mod horizon;
 mod input;

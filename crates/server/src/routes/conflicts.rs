@@ -44,7 +44,7 @@ struct Shown {
 
 impl From<ConflictView> for Shown {
     fn from(view: ConflictView) -> Self {
-        let ConflictView { id, version, conflict, now } = view;
+        let ConflictView { id, version, conflict, now, .. } = view;
         Self { id, version, conflict, now }
     }
 }

@@ -11,7 +11,6 @@ use ropeway_core::{
     id::DeviceId,
     time::{Stamp, Time},
 };
-use ropeway_protocol::ProblemCode;
 use ropeway_replica::{Device, DeviceStatus, Enrolled, Enrolment};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,13 +107,5 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
-    caller.must_be_admin()?;
-    let absent = || Failure::new(ProblemCode::NotFound, "there is no device of this id");
-    let id = DeviceId::parse(&id).map_err(|_| absent())?;
-    let found = host.node().store().device(&id).await.map_err(ropeway_replica::ReplicaError::from)?;
-    // A device of another space is as absent as one that never was.
-    found.filter(|device| device.space == *caller.space()).ok_or_else(absent)?;
-    let revoked = host.node().revoke(&id).await?;
-    host.inner.revoked.send_replace(());
-    json(&Shown::from(revoked))
+    json(&Shown::from(host.revoke(&caller, &id).await?))
 }

@@ -12,7 +12,6 @@ use bytes::Bytes;
 use ropeway_core::{
     id::{CONFLICT, Collection},
     plan::Fed,
-    time::Stamp,
 };
 use ropeway_protocol::{PAGE_TYPE, PageEnd, PageWriter};
 use ropeway_replica::{FeedRequest, ServedPage};
@@ -64,7 +63,7 @@ pub(super) async fn pull(
         audience.split(',').map(str::trim).filter(|a| !a.is_empty()).map(str::to_owned).collect();
     let page = host.node().feed_to(&caller.device, &audience, &request).await?;
     host.saw(&page.epoch);
-    note(&host, &caller, request.cursor.as_deref()).await;
+    host.note_read(&caller, request.cursor.as_deref()).await;
     host.inner.metrics.pulled(started.elapsed(), page.rows.len());
     let now = host.node().clock().now();
     let ServedPage { rows, cursor, epoch, head, digest, complete, audiences } = page;
@@ -90,20 +89,6 @@ fn collections(host: &Host, names: &str) -> Result<Vec<Collection>, Failure> {
             _ => Err(malformed("`collections` names one that the profile does not have")),
         })
         .collect()
-}
-
-/// Notes how far the device has pulled: what it sends back as its cursor, it has, and no more: a device
-/// that was restored or begins anew holds tombstones back again. The feed has already looked at the
-/// cursor's seal.
-async fn note(host: &Host, caller: &Caller, cursor: Option<&str>) {
-    let stamp = match cursor {
-        None => Some(Stamp(0)),
-        Some(cursor) => cursor.split(['.', '~']).next().and_then(|stamp| stamp.parse().ok()).map(Stamp),
-    };
-    let Some(stamp) = stamp.filter(|stamp| caller.device.pulled != Some(*stamp)) else { return };
-    if let Err(error) = host.node().pulled(&caller.device.id, stamp).await {
-        tracing::warn!(%error, "how far a device has pulled could not be noted");
-    }
 }
 
 /// A page that is being written: a piece at a time, as the connection takes them.

@@ -1,14 +1,13 @@
 //! `POST /v1/push`: changes come in, receipts go out. Only a receipt acknowledges a change.
 
 use super::{json, shapes};
-use crate::{Caller, Failure, Host, body::read_body, door};
+use crate::{Caller, Failure, Host, body::read_body, door, intake::Decided};
 use axum::{
     extract::{Request, State},
     response::Response,
 };
 use bytes::Bytes;
-use ropeway_protocol::{Problem, ProblemCode, Pushed};
-use tokio::time::Instant;
+use ropeway_protocol::{ProblemCode, Pushed};
 
 /// Bodies larger than this are decoded beside the workers that serve connections.
 const DECODE_APART: usize = 64 << 10;
@@ -23,22 +22,13 @@ pub(super) async fn push(
     request: Request,
 ) -> Result<Response, Failure> {
     let body = read_body(&host, request).await?;
-    let _turn = host.inner.pushes.acquire().await.map_err(|_| stopping())?;
-    let started = Instant::now();
+    let _turn = host.turn().await?;
     let opened = decode(body, host.limits().push_changes).await?;
     let (batch, (changes, refused)) = (opened.batch.clone(), opened.split());
-    host.node().may_push(&caller.device).await?;
-    let grant = host.node().grant_of(&caller.device);
-    let decided = host.node().ingest(caller.space(), grant, changes).await;
-    host.wrote(&decided);
-    let decided = decided?;
-    let state =
-        host.node().store().space(caller.space()).await.map_err(ropeway_replica::ReplicaError::from)?;
-    host.saw(&state.epoch);
-    let receipts = if refused.is_empty() { decided } else { refused.among(decided, state.head)? };
-    host.inner.metrics.pushed(started.elapsed(), &receipts);
+    let Decided { receipts, epoch, head, .. } = host.decide(&caller, changes).await?;
+    let receipts = if refused.is_empty() { receipts } else { refused.among(receipts, head)? };
     tracing::debug!(batch, changes = receipts.len(), "push decided");
-    json(&Pushed { epoch: state.epoch, now: host.node().clock().now(), receipts })
+    json(&Pushed { epoch, now: host.node().clock().now(), receipts })
 }
 
 async fn decode(body: Bytes, most: usize) -> Result<door::Opened, Failure> {
@@ -47,8 +37,4 @@ async fn decode(body: Bytes, most: usize) -> Result<door::Opened, Failure> {
     }
     let decoded = tokio::task::spawn_blocking(move || door::open(&body, most)).await;
     decoded.unwrap_or_else(|_| Err(Failure::new(ProblemCode::Internal, "the push could not be decoded")))
-}
-
-fn stopping() -> Failure {
-    Failure(Problem::new(ProblemCode::Unavailable, "the node is stopping; nothing was taken in").after(5))
 }

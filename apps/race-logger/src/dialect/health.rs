@@ -1,0 +1,16 @@
+//! `GET /api/v1/sync/health`: is the way open, and is it really us (ISMF-094, TR-18)?
+
+use super::door::{Passer, Refused};
+use axum::{Json, extract::State};
+use ropeway_server::Host;
+use serde_json::{Value, json};
+
+/// Says who answers: a captive portal does not know these words.
+pub(crate) async fn health(State(host): State<Host>, _: Passer) -> Result<Json<Value>, Refused> {
+    Ok(Json(json!({ "status": "ok", "service": "race-logger", "time": host.node().clock().now() })))
+}
+
+/// What is not here, in the documents' shape (ISMF-038: users, sessions and magic links are not).
+pub(crate) async fn nothing_here() -> Refused {
+    Refused::not_found("this address")
+}

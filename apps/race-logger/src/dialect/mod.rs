@@ -1,0 +1,44 @@
+//! The race logger's documented API under `/api/v1/sync`: a thin translation onto the engine's verbs.
+//!
+//! Every write goes through ingest. What the documents call three layers are the profile's rules; here are
+//! the words, the numbers and the shapes.
+
+mod clash;
+mod competitions;
+mod conflicts;
+mod devices;
+mod door;
+mod download;
+mod fingerprint;
+mod health;
+mod item;
+mod late;
+mod record;
+mod record_types;
+mod result;
+mod upload;
+mod view;
+
+use axum::routing::{get, post};
+use ropeway_server::Host;
+use utoipa_axum::router::OpenApiRouter;
+
+/// The routes, to be mounted beside the native ones.
+pub fn routes() -> OpenApiRouter<Host> {
+    let api = OpenApiRouter::new()
+        .route("/health", get(health::health))
+        .route("/download", get(download::download))
+        .route("/changes", get(download::changes))
+        .route("/competitions", get(competitions::list).post(upload::competitions))
+        .route("/conflicts", get(conflicts::list))
+        .route("/conflicts/{id}", get(conflicts::show))
+        .route("/conflicts/{id}/resolve", post(conflicts::resolve))
+        .route("/conflicts/{id}/reopen", post(conflicts::reopen))
+        .route("/devices", get(devices::list).post(devices::register))
+        .route("/devices/{device_uuid}/rotate", post(devices::rotate))
+        .route("/devices/{device_uuid}/decommission", post(devices::decommission))
+        .route("/{record_type}", post(upload::upload))
+        .route("/{record_type}/{id}", get(record::show))
+        .fallback(health::nothing_here);
+    OpenApiRouter::new().nest("/api/v1/sync", api)
+}

@@ -1,0 +1,201 @@
+//! `POST /api/v1/sync/{record_type}`: an upload, one result an item (ISMF-068, ISMF-088 to ISMF-093).
+
+use super::{
+    door::{Asker, Refused},
+    item::{self, Sender},
+    late,
+    record_types::{RECORD_TYPES, RecordType, by_plural},
+    result::{Answered, Entry, status_of_all},
+};
+use axum::{
+    Json,
+    extract::{Path, Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use ropeway_core::{
+    conflict::Conflict,
+    id::{CONFLICT, Collection, Key, RecordId},
+    profile::Rules,
+    receipt::Receipt,
+    record::{Record, State as Standing},
+};
+use ropeway_replica::ReplicaError;
+use ropeway_server::{Decided, Host, read_body};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use std::collections::BTreeMap;
+
+/// Takes an upload in.
+pub(crate) async fn upload(
+    State(host): State<Host>,
+    asker: Asker,
+    Path(plural): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    of_type(host, asker, plural, request).await
+}
+
+/// Takes competitions in: their address is also that of their list.
+pub(crate) async fn competitions(
+    State(host): State<Host>,
+    asker: Asker,
+    request: Request,
+) -> Result<Response, Refused> {
+    of_type(host, asker, "competitions".into(), request).await
+}
+
+async fn of_type(host: Host, asker: Asker, plural: String, request: Request) -> Result<Response, Refused> {
+    let unknown = || Refused::not_found(&format!("the record type `{plural}`"));
+    let kind = by_plural(&plural).ok_or_else(unknown)?;
+    let rules = host.node().profile().rules(kind.collection).ok_or_else(unknown)?.clone();
+    let body = read_body(&host, request).await?;
+    let _turn = host.turn().await?;
+    let entries = take_in(&host, &asker, kind, &rules, body).await?;
+    let status = StatusCode::from_u16(status_of_all(kind, &entries)).unwrap_or(StatusCode::OK);
+    let results: Vec<_> = entries.into_iter().map(|entry| entry.json).collect();
+    Ok((status, Json(json!({ "results": results }))).into_response())
+}
+
+async fn take_in(
+    host: &Host,
+    asker: &Asker,
+    kind: &'static RecordType,
+    rules: &Rules,
+    body: Bytes,
+) -> Result<Vec<Entry>, Refused> {
+    let texts = open(&body, kind, host.limits().push_changes)?;
+    let space = asker.caller.space();
+    let epoch = host.node().store().space(space).await.map_err(ReplicaError::from)?.epoch;
+    let sender = Sender { kind, rules, device: &asker.caller.device.id, epoch: &epoch, offset: asker.offset };
+    let (mut changes, mut bad) = (Vec::with_capacity(texts.len()), Vec::new());
+    for (place, text) in texts.iter().enumerate() {
+        match item::read(&sender, text.get()) {
+            Ok(change) => changes.push(change),
+            Err(item::BadItem { client_uuid, why }) => {
+                let text = format!("{why}; correct it and send it again");
+                bad.push((place, Entry::error(client_uuid.as_deref(), 422, "invalid", &text)));
+            }
+        }
+    }
+    let sent = changes.len();
+    let filled = late::fills(host.node(), space, &changes).await?;
+    changes.extend(filled.iter().map(|(_, fill)| fill.clone()));
+    let Decided { receipts, before, .. } = host.decide(&asker.caller, changes).await?;
+    let known = Known::of(host, space, &receipts).await?;
+    let (items, fills) = receipts.split_at(sent.min(receipts.len()));
+    let mut entries: Vec<Entry> =
+        items.iter().map(|receipt| known.entry(receipt, receipt.stamp <= before)).collect();
+    for ((place, _), receipt) in filled.iter().zip(fills) {
+        if let Some(entry) = entries.get_mut(*place) {
+            late::told(entry, receipt, known.survivor(&receipt.key).map(|(_, record)| record));
+        }
+    }
+    for (place, entry) in bad {
+        entries.insert(place.min(entries.len()), entry);
+    }
+    Ok(entries)
+}
+
+/// The items of an upload, each still as text, so that a broken one does not spoil its neighbours.
+fn open<'b>(body: &'b [u8], kind: &RecordType, most: usize) -> Result<Vec<&'b RawValue>, Refused> {
+    #[derive(Deserialize)]
+    struct Envelope<'a>(#[serde(borrow)] BTreeMap<&'a str, &'a RawValue>);
+    let unread =
+        |e: serde_json::Error| Refused::new(400, "malformed", format!("the body cannot be read: {e}"));
+    let Envelope(named) = serde_json::from_slice(body).map_err(unread)?;
+    let stranger = RECORD_TYPES.iter().find(|other| *other != kind && named.contains_key(other.plural));
+    if let Some(stranger) = stranger {
+        let why = format!(
+            "an upload has one record type; send `{}` to its own address; nothing was taken in",
+            stranger.plural
+        );
+        return Err(Refused::invalid(why));
+    }
+    let missing = || Refused::invalid(format!("the body needs the list `{}`", kind.plural));
+    let list = named.get(kind.plural).ok_or_else(missing)?;
+    let items: Vec<&RawValue> = serde_json::from_str(list.get()).map_err(|_| missing())?;
+    if items.len() > most {
+        let why = format!("an upload may carry {most} records, this one carries {}; send half", items.len());
+        return Err(Refused::new(413, "too_large", why));
+    }
+    Ok(items)
+}
+
+/// What the results speak of, read at once.
+struct Known {
+    records: BTreeMap<Key, Record>,
+    conflicts: BTreeMap<RecordId, (i64, Conflict)>,
+}
+
+impl Known {
+    async fn of(
+        host: &Host,
+        space: &ropeway_core::id::SpaceId,
+        receipts: &[Receipt],
+    ) -> Result<Self, Refused> {
+        let conflict = Collection::trusted(CONFLICT);
+        let named = receipts.iter().flat_map(|r| &r.detail.conflicts).map(|id| Key::new(&conflict, id));
+        let keys: Vec<Key> = receipts.iter().map(|r| r.key.clone()).chain(named).collect();
+        let mut records = host.node().get_all(space, &keys).await?;
+        survivors(host.node(), space, &mut records).await?;
+        let conflicts = records
+            .iter()
+            .filter(|(key, _)| &*key.collection == CONFLICT)
+            .filter_map(|(key, r)| Some((key.id.clone(), (r.local_id, Conflict::read(&r.data)?))))
+            .collect();
+        Ok(Self { records, conflicts })
+    }
+
+    fn survivor(&self, key: &Key) -> Option<(Key, &Record)> {
+        survivor(&self.records, key)
+    }
+
+    fn entry(&self, receipt: &Receipt, again: bool) -> Entry {
+        let conflicts = receipt.detail.conflicts.iter().filter_map(|id| self.conflicts.get(id));
+        let conflicts = conflicts.map(|(number, conflict)| (*number, conflict)).collect();
+        let record = self.survivor(&receipt.key).map(|(_, record)| record);
+        Entry::of(&Answered { receipt, again, record, conflicts })
+    }
+}
+
+/// Reads what joined records were joined into, until all of it is there.
+pub(crate) async fn survivors(
+    node: &ropeway_replica::Node,
+    space: &ropeway_core::id::SpaceId,
+    records: &mut BTreeMap<Key, Record>,
+) -> Result<(), Refused> {
+    for _ in 0..ropeway_core::limits::JOIN_CHAIN_MAX {
+        let missing: Vec<Key> = records
+            .iter()
+            .filter_map(|(key, record)| match &record.state {
+                Standing::Joined(into) => Some(Key::new(&key.collection, into)),
+                _ => None,
+            })
+            .filter(|key| !records.contains_key(key))
+            .collect();
+        if missing.is_empty() {
+            break;
+        }
+        let found = node.get_all(space, &missing).await?;
+        if found.is_empty() {
+            break;
+        }
+        records.extend(found);
+    }
+    Ok(())
+}
+
+/// The record that a name stands for by now (TR-01).
+pub(crate) fn survivor<'r>(records: &'r BTreeMap<Key, Record>, key: &Key) -> Option<(Key, &'r Record)> {
+    let mut key = key.clone();
+    for _ in 0..ropeway_core::limits::JOIN_CHAIN_MAX {
+        let record = records.get(&key)?;
+        match &record.state {
+            Standing::Joined(into) => key = Key::new(&key.collection, into),
+            _ => return Some((key, record)),
+        }
+    }
+    None
+}

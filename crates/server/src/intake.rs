@@ -1,0 +1,84 @@
+//! What every wire does with the replica: what a door has decoded is decided in its turn, what was read and
+//! who was revoked is noted.
+
+use crate::{Caller, Failure, Host};
+use ropeway_core::{
+    change::Change,
+    id::{DeviceId, Epoch},
+    receipt::Receipt,
+    time::Stamp,
+};
+use ropeway_protocol::{Problem, ProblemCode};
+use ropeway_replica::{Device, ReplicaError};
+use tokio::{sync::SemaphorePermit, time::Instant};
+
+/// Changes that were decided.
+#[derive(Debug)]
+pub struct Decided {
+    /// One receipt a change, in order.
+    pub receipts: Vec<Receipt>,
+    /// The epoch that they speak of.
+    pub epoch: Epoch,
+    /// The head before they were decided: a receipt that is not newer was given before.
+    pub before: Stamp,
+    /// The head now.
+    pub head: Stamp,
+}
+
+impl Host {
+    /// Waits for a turn to decode and decide: only so many are held in memory at once.
+    pub async fn turn(&self) -> Result<SemaphorePermit<'_>, Failure> {
+        let stopping = || {
+            let why = "the node is stopping; nothing was taken in";
+            Failure(Problem::new(ProblemCode::Unavailable, why).after(5))
+        };
+        self.inner.pushes.acquire().await.map_err(|_| stopping())
+    }
+
+    /// Decides changes in the name of a device, whichever wire they came by.
+    pub async fn decide(&self, caller: &Caller, changes: Vec<Change>) -> Result<Decided, Failure> {
+        let (node, space) = (self.node(), caller.space());
+        let started = Instant::now();
+        node.may_push(&caller.device).await?;
+        let before = node.store().space(space).await.map_err(ReplicaError::from)?.head;
+        let decided = node.ingest(space, node.grant_of(&caller.device), changes).await;
+        self.wrote(&decided);
+        let receipts = decided?;
+        let state = node.store().space(space).await.map_err(ReplicaError::from)?;
+        self.saw(&state.epoch);
+        self.inner.metrics.pushed(started.elapsed(), &receipts);
+        Ok(Decided { receipts, epoch: state.epoch, before, head: state.head })
+    }
+
+    /// Notes how far a device has read, whichever wire it reads by: what it sends back as its cursor, it has,
+    /// and no more: a device that was restored or begins anew holds tombstones back again. The feed has
+    /// already looked at the cursor's seal.
+    pub async fn note_read(&self, caller: &Caller, cursor: Option<&str>) {
+        let stamp = match cursor {
+            None => Some(Stamp(0)),
+            Some(cursor) => cursor.split(['.', '~']).next().and_then(|stamp| stamp.parse().ok()).map(Stamp),
+        };
+        let Some(stamp) = stamp.filter(|stamp| caller.device.pulled != Some(*stamp)) else { return };
+        if let Err(error) = self.node().pulled(&caller.device.id, stamp).await {
+            tracing::warn!(%error, "how far a device has pulled could not be noted");
+        }
+    }
+
+    /// Takes a device's right to sync away and ends what it has open here. A device of another space is as
+    /// absent as one that never was.
+    pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<Device, Failure> {
+        caller.must_be_admin()?;
+        let id = self.device_of(caller, id).await?.id;
+        let revoked = self.node().revoke(&id).await?;
+        self.inner.revoked.send_replace(());
+        Ok(revoked)
+    }
+
+    /// A device of the caller's space.
+    pub async fn device_of(&self, caller: &Caller, id: &str) -> Result<Device, Failure> {
+        let absent = || Failure::new(ProblemCode::NotFound, "there is no device of this id");
+        let id = DeviceId::parse(id).map_err(|_| absent())?;
+        let found = self.node().store().device(&id).await.map_err(ReplicaError::from)?;
+        found.filter(|device| device.space == *caller.space()).ok_or_else(absent)
+    }
+}
