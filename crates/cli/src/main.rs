@@ -36,6 +36,10 @@ use output::Output;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
+/// Many small objects, made on one thread and dropped on another: what it is good at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Offline-first synchronisation: every node is a full replica that keeps working without a network.
 #[derive(Debug, Parser)]
 #[command(name = "ropeway", version, arg_required_else_help = true)]

@@ -3,7 +3,7 @@
 use crate::{Node, ReplicaError, SyncReport};
 use ropeway_core::{id::SpaceId, time::Time};
 use ropeway_protocol::PageEnd;
-use ropeway_store::Followed;
+use ropeway_store::{Durability, Followed};
 use std::time::Duration;
 
 /// Not more often than this is an upstream read from the beginning because the digests differ: where that
@@ -35,7 +35,7 @@ impl Node {
         if last.is_some_and(|last| (0..every).contains(&now.since(last))) {
             return Ok(false);
         }
-        Ok(self.inner.store.swap_meta(&name, noted.as_deref(), &now.0.to_string()).await?)
+        Ok(self.inner.store.swap_meta(&name, noted.as_deref(), &now.0.to_string(), Durability::Full).await?)
     }
 }
 

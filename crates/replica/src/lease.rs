@@ -5,6 +5,7 @@
 
 use crate::{Node, ReplicaError};
 use ropeway_core::{id::SpaceId, time::Time};
+use ropeway_store::Durability;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -36,7 +37,7 @@ impl Node {
             let held = self.inner.store.meta(&name).await?;
             if held.as_deref().is_none_or(|value| self.is_free(value)) {
                 let value = self.lease_value(&owner);
-                if self.inner.store.swap_meta(&name, held.as_deref(), &value).await? {
+                if self.inner.store.swap_meta(&name, held.as_deref(), &value, Durability::Normal).await? {
                     let heartbeat = self.keep(name, owner.clone(), value.clone());
                     return Ok(Lease { value: owner, heartbeat });
                 }
@@ -52,7 +53,7 @@ impl Node {
         let name = name(space);
         let held = self.inner.store.meta(&name).await?;
         if let Some(value) = held.filter(|value| value.starts_with(&lease.value)) {
-            self.inner.store.swap_meta(&name, Some(&value), "").await?;
+            self.inner.store.swap_meta(&name, Some(&value), "", Durability::Normal).await?;
         }
         Ok(())
     }
@@ -64,7 +65,7 @@ impl Node {
             loop {
                 tokio::time::sleep(RENEWED).await;
                 let next = node.lease_value(&owner);
-                match node.inner.store.swap_meta(&name, Some(&value), &next).await {
+                match node.inner.store.swap_meta(&name, Some(&value), &next, Durability::Normal).await {
                     Ok(true) => value = next,
                     _ => return,
                 }

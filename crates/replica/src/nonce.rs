@@ -11,7 +11,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_protocol::{Hello, Page, Problem, ProblemCode, Pushed, Transport, TransportError};
-use ropeway_store::{Device, Store, StoreError};
+use ropeway_store::{Device, Durability, Store, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often a setting is read again that somebody else wrote at the same moment.
@@ -58,7 +58,7 @@ impl Node {
                     return Err(ReplicaError::Cloned(forked(device, fork)));
                 }
             };
-            if store.swap_meta(&name, text.as_deref(), &write(&after)?).await? {
+            if store.swap_meta(&name, text.as_deref(), &write(&after)?, Durability::Full).await? {
                 return Ok(());
             }
         }
@@ -106,13 +106,18 @@ impl Node {
         transport: &'a dyn Transport,
     ) -> Result<Presenting<'a>, ReplicaError> {
         let draw = || crate::secret::hex(&self.inner.ids.secret()[..16]);
-        let pair = self.own(space, |own| own.begin(draw)).await?;
+        let pair = self.own(space, Durability::Full, |own| own.begin(draw)).await?;
         transport.present(&pair);
         Ok(Presenting { node: self, space, transport, pair, taken: AtomicBool::new(false) })
     }
 
     /// Changes what this node keeps of its own nonces.
-    async fn own<T>(&self, space: &SpaceId, change: impl Fn(&mut Own) -> T) -> Result<T, ReplicaError> {
+    async fn own<T>(
+        &self,
+        space: &SpaceId,
+        durability: Durability,
+        change: impl Fn(&mut Own) -> T,
+    ) -> Result<T, ReplicaError> {
         let name = own_name(space);
         for _ in 0..TRIES {
             let text = self.inner.store.meta(&name).await?;
@@ -123,7 +128,7 @@ impl Node {
             let result = change(&mut own);
             let after = write(&own)?;
             if text.as_deref() == Some(&after)
-                || self.inner.store.swap_meta(&name, text.as_deref(), &after).await?
+                || self.inner.store.swap_meta(&name, text.as_deref(), &after, durability).await?
             {
                 return Ok(result);
             }
@@ -143,7 +148,7 @@ impl Node {
             return;
         }
         if let Ok(after) = write(&Chain { cloned_at: Some(now), ..chain }) {
-            let _ = self.inner.store.swap_meta(name, text, &after).await;
+            let _ = self.inner.store.swap_meta(name, text, &after, Durability::Normal).await;
         }
     }
 }
@@ -163,11 +168,14 @@ impl Presenting<'_> {
     async fn heard<T>(&self, answer: Result<T, TransportError>) -> Result<T, TransportError> {
         let noted = match &answer {
             Ok(_) if !self.taken.swap(true, Ordering::Relaxed) => {
-                self.node.own(self.space, |own| own.taken(&self.pair)).await
+                // Lost with the power, the same pair is said again.
+                self.node.own(self.space, Durability::Normal, |own| own.taken(&self.pair)).await
             }
             Err(TransportError::Problem(Problem { code: ProblemCode::DeviceCloned, .. })) => {
                 let now = self.node.inner.clock.now();
-                self.node.own(self.space, |own| own.cloned_at = own.cloned_at.or(Some(now))).await
+                self.node
+                    .own(self.space, Durability::Full, |own| own.cloned_at = own.cloned_at.or(Some(now)))
+                    .await
             }
             _ => Ok(()),
         };

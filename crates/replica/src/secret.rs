@@ -1,7 +1,7 @@
 //! Secrets: drawn once, shown once, kept only as hashes; and compared in constant time.
 
 use crate::ReplicaError;
-use ropeway_store::Stored;
+use ropeway_store::{Durability, Stored};
 
 /// Reads a setting of the node, or draws it on the first day; two processes that start at once agree.
 pub(crate) async fn own(
@@ -13,7 +13,7 @@ pub(crate) async fn own(
         return Ok(value);
     }
     let drawn = draw();
-    if store.swap_meta(name, None, &drawn).await? {
+    if store.swap_meta(name, None, &drawn, Durability::Full).await? {
         return Ok(drawn);
     }
     store.meta(name).await?.ok_or_else(|| ReplicaError::NotFound(format!("the setting {name}")))

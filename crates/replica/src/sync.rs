@@ -9,7 +9,7 @@ use crate::{
 use ropeway_core::{
     absorb::{self, Reached},
     digest::Digest,
-    id::{CONFLICT, SpaceId},
+    id::SpaceId,
     limits,
     outbox::EntryState,
     plan::Fed,
@@ -416,10 +416,8 @@ impl Node {
             store.stage(space, &end.epoch, rows, &end.cursor).await?;
             return Ok(0);
         }
-        let taken = rows.iter().filter(|row| &*row.key.collection != CONFLICT).count();
         let portion = Portion { epoch: end.epoch.clone(), rows, upto: end.cursor.clone() };
-        store.portion(space, self.inner.clock.now(), portion, self.absorbing(end, anew)).await?;
-        Ok(taken as u64)
+        Ok(store.portion(space, self.inner.clock.now(), portion, self.absorbing(end, anew)).await?)
     }
 
     /// Whether the head moved, or receipts wait to be settled by this head: then the absorb must run.

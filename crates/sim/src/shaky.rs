@@ -13,8 +13,8 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_store::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
-    Reader, ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun, Walk,
+    Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, Place, Portion, PullEnd,
+    Purged, Reader, ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun, Walk,
 };
 use std::{
     future::{Future, pending},
@@ -134,7 +134,7 @@ pass_on! {
     reads sealed(space: &SpaceId) -> Option<Sealed>;
     reads followed(space: &SpaceId) -> Followed;
     writes stage(space: &SpaceId, epoch: &Epoch, rows: Vec<Fed>, upto: &str) -> ();
-    writes portion(space: &SpaceId, now: Time, portion: Portion, absorb: Absorb) -> ();
+    writes portion(space: &SpaceId, now: Time, portion: Portion, absorb: Absorb) -> u64;
     writes unstage(space: &SpaceId) -> ();
     writes pull_anew(space: &SpaceId) -> ();
     reads unseen(space: &SpaceId, after: Option<&Key>, limit: usize) -> Vec<(Key, Record)>;
@@ -154,7 +154,7 @@ pass_on! {
     reads runs(space: &SpaceId, limit: usize) -> Vec<SyncRun>;
     reads meta(name: &str) -> Option<String>;
     writes put_meta(name: &str, value: &str) -> ();
-    writes swap_meta(name: &str, expected: Option<&str>, value: &str) -> bool;
+    writes swap_meta(name: &str, expected: Option<&str>, value: &str, durability: Durability) -> bool;
     reads generation() -> i64;
     reads size() -> u64;
     reads check() -> ();

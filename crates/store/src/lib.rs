@@ -291,15 +291,16 @@ pub trait Store: Send + Sync + 'static {
     ) -> Result<(), StoreError>;
 
     /// Takes one page of a first pull straight in and notes the token up to which it is filled: each
-    /// record is written once. Only conflicts are staged, because they come in after what they are about.
-    /// From here to the end of the pull the space is [`SpaceState::filling`].
+    /// record is written once. Conflicts are staged, because they come in after what they are about, and so
+    /// are records that are in sight here already. How many were taken in. From here to the end of the pull
+    /// the space is [`SpaceState::filling`].
     async fn portion(
         &self,
         space: &SpaceId,
         now: Time,
         portion: Portion,
         absorb: Absorb,
-    ) -> Result<(), StoreError>;
+    ) -> Result<u64, StoreError>;
 
     /// Empties the staging table and forgets its token, when a cut pull cannot be resumed.
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError>;
@@ -364,8 +365,15 @@ pub trait Store: Send + Sync + 'static {
     async fn meta(&self, name: &str) -> Result<Option<String>, StoreError>;
     /// Writes a setting.
     async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError>;
-    /// Writes a setting only where it still holds `expected` (`None`: absent). Whether it did.
-    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError>;
+    /// Writes a setting only where it still holds `expected` (`None`: absent). Whether it did. What need not
+    /// outlive a loss of power says so, and is then not waited for.
+    async fn swap_meta(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        value: &str,
+        durability: Durability,
+    ) -> Result<bool, StoreError>;
 
     /// One step of forgetting what lies before `lines`: looks at no more than `rows` rows from `at` on, so
     /// that no writer waits long for it. Records with unsettled entries stay, and the newest purged

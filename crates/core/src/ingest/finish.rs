@@ -38,7 +38,7 @@ impl Work<'_> {
         let mut written = Written { snap: self.snap, profile: self.profile, plan: &mut plan, holds };
         for key in &self.order {
             if let Some(touched) = self.touched.remove(key) {
-                written.row(key, touched);
+                written.row(key, *touched);
             }
         }
         for key in &self.gone {

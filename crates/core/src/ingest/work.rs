@@ -59,7 +59,8 @@ pub(crate) struct Work<'a> {
     pub(crate) snap: &'a Snapshot,
     pub(crate) profile: &'a Profile,
     pub(crate) grant: &'a Grant,
-    pub(crate) touched: BTreeMap<Key, Touched>,
+    /// Boxed: a tree moves its values about.
+    pub(crate) touched: BTreeMap<Key, Box<Touched>>,
     /// Links of touched records, by parent, and touched records by the print that they carry now: so that
     /// what a change asks of a batch does not cost a look at all of it.
     pub(crate) linked: BTreeMap<Key, BTreeSet<Link>>,
@@ -296,12 +297,16 @@ impl<'a> Work<'a> {
         self.side.insert(key.clone());
         self.told |= visible;
         let mut touched = match self.touched.remove(&key) {
-            Some(earlier) => Touched { now, visible: earlier.visible | visible, ..earlier },
+            Some(mut earlier) => {
+                earlier.now = now;
+                earlier.visible |= visible;
+                earlier
+            }
             None => {
                 let before = self.snap.records.get(&key).cloned();
                 self.order.push(key.clone());
                 let (links, print, reprinted) = (Vec::new(), None, false);
-                Touched { before, now, visible, offset: self.offset, links, print, reprinted }
+                Box::new(Touched { before, now, visible, offset: self.offset, links, print, reprinted })
             }
         };
         self.relink(&key, &mut touched);
@@ -317,8 +322,8 @@ impl<'a> Work<'a> {
                 children.remove(link);
             }
         }
-        if let Some((text, _)) = touched.print
-            && let Some(alike) = self.printed.get_mut(&(key.collection.clone(), text))
+        if let Some((text, _)) = &touched.print
+            && let Some(alike) = self.printed.get_mut(&(key.collection.clone(), text.clone()))
         {
             alike.remove(key);
         }

@@ -1,7 +1,7 @@
 //! Devices, people, syncs, settings.
 
 use super::{On, hand::*};
-use crate::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
+use crate::{Device, DeviceStatus, Durability, Member, SyncOutcome, SyncRun};
 use ropeway_core::time::{Stamp, Time};
 
 fn pi(name: &str) -> Device {
@@ -87,14 +87,14 @@ pub(super) async fn runs_are_newest_first(on: On) {
 pub(super) async fn settings_swap_once(on: On) {
     let stores = [on.open().await, on.open().await];
     assert_eq!(stores[0].meta("lease").await.unwrap(), None);
-    assert!(!stores[0].swap_meta("lease", Some("x"), "y").await.unwrap());
-    assert!(stores[0].swap_meta("lease", None, "free").await.unwrap());
-    assert!(!stores[1].swap_meta("lease", None, "free").await.unwrap());
+    assert!(!stores[0].swap_meta("lease", Some("x"), "y", Durability::Full).await.unwrap());
+    assert!(stores[0].swap_meta("lease", None, "free", Durability::Normal).await.unwrap());
+    assert!(!stores[1].swap_meta("lease", None, "free", Durability::Full).await.unwrap());
     let mut tasks = Vec::new();
     for i in 0..20 {
         let store = stores[i % 2].clone();
         tasks.push(tokio::spawn(async move {
-            store.swap_meta("lease", Some("free"), &format!("holder-{i}")).await.unwrap()
+            store.swap_meta("lease", Some("free"), &format!("holder-{i}"), Durability::Normal).await.unwrap()
         }));
     }
     let mut winners = 0;

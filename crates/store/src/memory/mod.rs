@@ -7,8 +7,8 @@ mod resync;
 mod space;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
-    Reader, ReaderPage, SpaceState, Step, Store, StoreError, SyncRun, Walk,
+    Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, Place, Portion, PullEnd,
+    Purged, Reader, ReaderPage, SpaceState, Step, Store, StoreError, SyncRun, Walk,
     asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},
     reading,
 };
@@ -271,12 +271,13 @@ impl Store for MemoryStore {
         now: Time,
         portion: Portion,
         mut absorb: Absorb,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let mut all = self.all();
         let mut copy = all.space(space)?.clone();
         let Portion { epoch, rows, upto } = portion;
         let (waiting, rows): (Vec<Fed>, Vec<Fed>) =
             rows.into_iter().partition(|row| waits_for_the_end(row, copy.records.get(&row.key)));
+        let taken = rows.len() as u64;
         for rows in rows.chunks(CHUNK) {
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
             let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
@@ -286,7 +287,7 @@ impl Store for MemoryStore {
         copy.filling = true;
         all.spaces.insert(space.clone(), copy);
         all.generation += 1;
-        Ok(())
+        Ok(taken)
     }
 
     async fn unstage(&self, space: &SpaceId) -> Result<(), StoreError> {
@@ -441,7 +442,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError> {
+    async fn swap_meta(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        value: &str,
+        _: Durability,
+    ) -> Result<bool, StoreError> {
         let mut all = self.all();
         if all.meta.get(name).map(String::as_str) != expected {
             return Ok(false);

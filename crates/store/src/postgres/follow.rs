@@ -76,7 +76,7 @@ pub(super) async fn portion(
     now: Time,
     portion: &Portion,
     decide: &mut Absorb,
-) -> Done<()> {
+) -> Done<u64> {
     let mut space = Space::lock(tx, space).await?;
     let mut waiting = Vec::new();
     for rows in portion.rows.chunks(CHUNK) {
@@ -84,9 +84,10 @@ pub(super) async fn portion(
     }
     space.save(tx).await?;
     resync::see(tx, space.no, &portion.rows).await?;
+    let taken = portion.rows.len() - waiting.len();
     add(tx, space.no, &portion.epoch, waiting).await?;
     tx.execute(STAGED, &[&space.no, &portion.upto, &portion.epoch.as_str(), &true]).await?;
-    Ok(())
+    Ok(taken as u64)
 }
 
 /// Takes in what nobody sees yet, and returns the rows that wait for the pull's end.

@@ -23,8 +23,8 @@ mod transact;
 pub use open::PostgresOptions;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, FeedPage, Followed, Member, Place, Portion, PullEnd, Purged,
-    Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
+    Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, Place, Portion, PullEnd,
+    Purged, Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
 };
 use async_trait::async_trait;
 use conn::Db;
@@ -241,7 +241,7 @@ impl Store for PostgresStore {
         now: Time,
         portion: Portion,
         absorb: Absorb,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let page = (space.clone(), now, portion, absorb);
         self.db
             .write(page, |tx, (space, now, portion, absorb)| {
@@ -361,11 +361,17 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError> {
-        let swap = (name.to_owned(), expected.map(str::to_owned), value.to_owned());
+    async fn swap_meta(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        value: &str,
+        durability: Durability,
+    ) -> Result<bool, StoreError> {
+        let swap = (name.to_owned(), expected.map(str::to_owned), value.to_owned(), durability);
         self.db
-            .write(swap, |tx, (name, expected, value)| {
-                Box::pin(registry::swap_meta(tx, name, expected.as_deref(), value))
+            .write(swap, |tx, (name, expected, value, durability)| {
+                Box::pin(registry::swap_meta(tx, name, expected.as_deref(), value, *durability))
             })
             .await
     }

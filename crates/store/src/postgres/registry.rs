@@ -4,7 +4,7 @@ use super::{
     conn::Tx,
     errors::{Done, bad_json},
 };
-use crate::{Device, Member, SyncRun, codes};
+use crate::{Device, Durability, Member, SyncRun, codes};
 use ropeway_core::{
     id::{DeviceId, SpaceId},
     time::{Stamp, Time},
@@ -48,6 +48,8 @@ const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, hel
 const META: &str = "SELECT value FROM rw_meta WHERE name = $1";
 const PUT_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2)
   ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+/// For this transaction only; it never overtakes what was committed before.
+const UNSYNCED: &str = "SET LOCAL synchronous_commit = off";
 const FIRST_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
 const NEXT_META: &str = "UPDATE rw_meta SET value = $3 WHERE name = $1 AND value = $2";
 /// What is not in a space is counted here, so that one process notices another.
@@ -206,7 +208,16 @@ pub(super) async fn put_meta(tx: &Tx, name: &str, value: &str) -> Done<()> {
 }
 
 /// Writes a setting where it still holds `expected`.
-pub(super) async fn swap_meta(tx: &Tx, name: &str, expected: Option<&str>, value: &str) -> Done<bool> {
+pub(super) async fn swap_meta(
+    tx: &Tx,
+    name: &str,
+    expected: Option<&str>,
+    value: &str,
+    durability: Durability,
+) -> Done<bool> {
+    if durability == Durability::Normal {
+        tx.execute(UNSYNCED, &[]).await?;
+    }
     let wrote = match expected {
         None => tx.execute(FIRST_META, &[&name, &value]).await?,
         Some(expected) => tx.execute(NEXT_META, &[&name, &expected, &value]).await?,

@@ -15,10 +15,10 @@ use rusqlite::{CachedStatement, Connection, ToSql};
 const ADD: &str = "INSERT INTO rw_records (space, collection, id, local_id, version, stamp, state,
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
-/// The same for a row that is live, without marks and with nothing held: almost every new one.
+/// The same for rows that are live, without marks and with nothing held: almost every new one.
 const ADD_PLAIN: &str = "INSERT INTO rw_records (space, collection, id, local_id, version, stamp, state,
-  owner, author, person, modified_at, contested, up_epoch, up_version, data)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8, ?9, ?10, 0, ?11, ?12, ?13)";
+  owner, author, person, modified_at, contested, up_epoch, up_version, data) VALUES";
+const PLAIN: &str = "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, 0, ?, ?, ?)";
 const CHANGE: &str = "UPDATE rw_records SET version = ?5, stamp = ?6, state = ?7, joined_into = ?8,
   owner = ?9, author = ?10, person = ?11, modified_at = ?12, contested = ?13, up_epoch = ?14,
   up_version = ?15, up_held = ?16, marks = ?17, data = ?18
@@ -31,9 +31,10 @@ const FORGET_PAST: &str = "DELETE FROM rw_history WHERE space = ?1 AND collectio
 const KEEP: &str = "INSERT INTO rw_history (space, collection, id, local_id, version, stamp, state,
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
-/// Receipts are so narrow that running the statement is most of their cost: written by blocks.
 const RECEIPTS: &str = "INSERT INTO rw_receipts
   (space, change, content, device, verdict, collection, record, version, stamp, detail) VALUES";
+const RECEIPT: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+/// Running a statement is most of what a narrow row costs: receipts and plain rows are written by blocks.
 const BLOCK: usize = 25;
 const PRINTS_GONE: &str = "DELETE FROM rw_fingerprints WHERE space = ?1 AND collection = ?2 AND id = ?3";
 const PRINT: &str = "INSERT OR IGNORE INTO rw_fingerprints (space, collection, print, at, id)
@@ -72,68 +73,99 @@ pub(super) fn apply(conn: &mut Conn, space: &mut Space, plan: &mut Plan) -> Done
 
 fn records(conn: &mut Conn, space: &mut Space, rows: &mut [Row]) -> Done<()> {
     let Conn { db, names, .. } = conn;
+    number(space, rows);
     let mut add = db.prepare_cached(ADD)?;
-    let mut add_plain = db.prepare_cached(ADD_PLAIN)?;
     let mut change = db.prepare_cached(CHANGE)?;
-    for at in 0..rows.len() {
-        let (earlier, rest) = rows.split_at_mut(at);
-        let Some(row) = rest.first_mut() else { break };
-        if row.record.local_id == 0 && !row.is_new {
-            row.record.local_id = local_id_of(earlier, &row.key);
+    for run in rows.chunk_by(|a, b| is_plain(a) && is_plain(b)) {
+        if is_plain(&run[0]) {
+            in_blocks(db, ADD_PLAIN, PLAIN, run, |stmt, block| plain_rows(db, names, stmt, space.no, block))?;
+            continue;
         }
-        if row.is_new {
-            row.record.local_id = space.next_local_id;
-            space.next_local_id += 1;
-            if is_plain(&row.record) {
-                put_plain(db, names, &mut add_plain, space.no, row)?;
-            } else {
+        for row in run {
+            if row.is_new {
                 put(db, names, &mut add, space.no, &row.key, &row.record)?;
+            } else if row.record.stamp <= space.head {
+                quiet(db, names, space.no, row)?;
+            } else if put(db, names, &mut change, space.no, &row.key, &row.record)? != 1 {
+                return Err(missing(&row.key, row.record.stamp));
             }
-        } else if row.record.stamp <= space.head {
-            quiet(db, names, space.no, row)?;
-        } else if put(db, names, &mut change, space.no, &row.key, &row.record)? != 1 {
-            return Err(missing(&row.key, row.record.stamp));
         }
     }
     Ok(())
 }
 
-fn is_plain(record: &Record) -> bool {
-    let holds = record.upstream.as_ref().is_some_and(|u| u.held.is_some());
-    record.is_live() && record.marks.is_empty() && !record.contested && !holds
+/// Gives new records their local ids. A record made and changed in one plan has its own from its first row.
+fn number(space: &mut Space, rows: &mut [Row]) {
+    for at in 0..rows.len() {
+        let (earlier, rest) = rows.split_at_mut(at);
+        let Some(row) = rest.first_mut() else { break };
+        if row.is_new {
+            row.record.local_id = space.next_local_id;
+            space.next_local_id += 1;
+        } else if row.record.local_id == 0 {
+            row.record.local_id =
+                earlier.iter().rev().find(|r| r.key == row.key).map_or(0, |r| r.record.local_id);
+        }
+    }
 }
 
-fn put_plain(
+/// Runs an insert over rows, a block of them at a time.
+fn in_blocks<T>(
+    db: &Connection,
+    insert: &str,
+    one: &str,
+    rows: &[T],
+    mut put: impl FnMut(&mut CachedStatement<'_>, &[T]) -> Done<()>,
+) -> Done<()> {
+    let (blocks, rest) = rows.as_chunks::<BLOCK>();
+    if !blocks.is_empty() {
+        let mut stmt = db.prepare_cached(&format!("{insert} {}", vec![one; BLOCK].join(", ")))?;
+        blocks.iter().try_for_each(|block| put(&mut stmt, block))?;
+    }
+    if rest.is_empty() {
+        return Ok(());
+    }
+    let mut stmt = db.prepare_cached(&format!("{insert} {one}"))?;
+    rest.chunks(1).try_for_each(|row| put(&mut stmt, row))
+}
+
+fn is_plain(row: &Row) -> bool {
+    let record = &row.record;
+    let holds = record.upstream.as_ref().is_some_and(|u| u.held.is_some());
+    row.is_new && record.is_live() && record.marks.is_empty() && !record.contested && !holds
+}
+
+fn plain_rows(
     db: &Connection,
     names: &mut Names,
     stmt: &mut CachedStatement<'_>,
     space: i64,
-    row: &Row,
+    rows: &[Row],
 ) -> Done<()> {
-    let Row { key, record, .. } = row;
-    let (author, person) = rows::of_author(db, names, &record.author)?;
-    let upstream = record.upstream.as_ref();
-    stmt.execute(rusqlite::params![
-        space,
-        names.intern(db, &key.collection)?,
-        key.id.as_str(),
-        record.local_id,
-        record.version.cast_signed(),
-        record.stamp.0,
-        names.intern(db, &record.owner)?,
-        author,
-        person,
-        record.modified_at.0,
-        upstream.map(|u| names.intern(db, &u.epoch)).transpose()?,
-        upstream.map(|u| u.version.cast_signed()),
-        record.data.text()
-    ])?;
+    let mut at = 0;
+    for Row { key, record, .. } in rows {
+        let (author, person) = rows::of_author(db, names, &record.author)?;
+        let upstream = record.upstream.as_ref();
+        let mut bind = |value: &dyn ToSql| {
+            at += 1;
+            stmt.raw_bind_parameter(at, value)
+        };
+        bind(&space)?;
+        bind(&names.intern(db, &key.collection)?)?;
+        bind(&key.id.as_str())?;
+        bind(&record.local_id)?;
+        bind(&record.version.cast_signed())?;
+        bind(&record.stamp.0)?;
+        bind(&names.intern(db, &record.owner)?)?;
+        bind(&author)?;
+        bind(&person)?;
+        bind(&record.modified_at.0)?;
+        bind(&upstream.map(|u| names.intern(db, &u.epoch)).transpose()?)?;
+        bind(&upstream.map(|u| u.version.cast_signed()))?;
+        bind(&record.data.text())?;
+    }
+    stmt.raw_execute()?;
     Ok(())
-}
-
-/// A record made and changed in one plan has its local id from its first row.
-fn local_id_of(earlier: &[Row], key: &Key) -> i64 {
-    earlier.iter().rev().find(|r| r.key == *key).map_or(0, |r| r.record.local_id)
 }
 
 fn put(
@@ -202,16 +234,7 @@ fn history(conn: &mut Conn, space: i64, superseded: &[Superseded]) -> Done<()> {
 
 fn receipts(conn: &mut Conn, space: i64, receipts: &[Remembered]) -> Done<()> {
     let Conn { db, names, .. } = conn;
-    let (blocks, rest) = receipts.as_chunks::<BLOCK>();
-    if !blocks.is_empty() {
-        let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"; BLOCK].join(", ");
-        let mut stmt = db.prepare_cached(&format!("{RECEIPTS} {values}"))?;
-        for block in blocks {
-            receipt_rows(db, names, &mut stmt, space, block)?;
-        }
-    }
-    let mut stmt = db.prepare_cached(&format!("{RECEIPTS} (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"))?;
-    rest.chunks(1).try_for_each(|one| receipt_rows(db, names, &mut stmt, space, one))
+    in_blocks(db, RECEIPTS, RECEIPT, receipts, |stmt, block| receipt_rows(db, names, stmt, space, block))
 }
 
 fn receipt_rows(

@@ -33,6 +33,15 @@ impl Conn {
         done
     }
 
+    /// The same, but a loss of power may take it. It never overtakes what was committed before.
+    pub(super) fn write_unsynced<T>(&mut self, work: impl FnOnce(&mut Self) -> Done<T>) -> Done<T> {
+        let usual: i64 = self.db.pragma_query_value(None, "synchronous", |row| row.get(0))?;
+        self.db.pragma_update(None, "synchronous", "NORMAL")?;
+        let done = self.write(work);
+        self.db.pragma_update(None, "synchronous", usual)?;
+        done
+    }
+
     /// Runs `work` in one read transaction: everything it reads is of one moment.
     pub(super) fn read<T>(&mut self, work: impl FnOnce(&mut Self) -> Done<T>) -> Done<T> {
         self.db.execute_batch("BEGIN")?;

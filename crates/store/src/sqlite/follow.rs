@@ -62,13 +62,14 @@ pub(super) fn stage(conn: &mut Conn, space: &SpaceId, epoch: &Epoch, fed: &[Fed]
 }
 
 /// Takes a page of a first pull in, in the caller's transaction; what waits for the pull's end is staged.
+/// How many records were taken in.
 pub(super) fn portion(
     conn: &mut Conn,
     space: &SpaceId,
     now: Time,
     portion: &Portion,
     decide: &mut Absorb,
-) -> Done<()> {
+) -> Done<u64> {
     let mut space = Space::read(conn, space)?;
     let mut waiting = Vec::new();
     for rows in portion.rows.chunks(CHUNK) {
@@ -76,10 +77,11 @@ pub(super) fn portion(
     }
     space.save(conn)?;
     resync::see(conn, space.no, &portion.rows)?;
+    let taken = portion.rows.len() - waiting.len();
     add(conn, space.no, &portion.epoch, waiting.into_iter())?;
     let row = (space.no, &portion.upto, portion.epoch.as_str(), true);
     conn.db.prepare_cached(STAGED)?.execute(row)?;
-    Ok(())
+    Ok(taken as u64)
 }
 
 /// Takes in what nobody sees yet, and returns the rows that wait for the pull's end.

@@ -293,7 +293,7 @@ impl Store for SqliteStore {
         now: Time,
         portion: Portion,
         mut absorb: Absorb,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let space = space.clone();
         self.write(move |conn| follow::portion(conn, &space, now, &portion, &mut absorb)).await
     }
@@ -396,10 +396,20 @@ impl Store for SqliteStore {
         self.write(move |conn| registry::put_meta(conn, &name, &value)).await
     }
 
-    async fn swap_meta(&self, name: &str, expected: Option<&str>, value: &str) -> Result<bool, StoreError> {
+    async fn swap_meta(
+        &self,
+        name: &str,
+        expected: Option<&str>,
+        value: &str,
+        durability: Durability,
+    ) -> Result<bool, StoreError> {
         let (name, value) = (name.to_owned(), value.to_owned());
         let expected = expected.map(str::to_owned);
-        self.write(move |conn| registry::swap_meta(conn, &name, expected.as_deref(), &value)).await
+        let swap = move |conn: &mut Conn| registry::swap_meta(conn, &name, expected.as_deref(), &value);
+        match durability {
+            Durability::Full => self.write(swap).await,
+            Durability::Normal => self.writer.run(|conn| conn.write_unsynced(swap)).await,
+        }
     }
 
     async fn purge(

@@ -15,7 +15,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 macro_rules! columns {
     () => {
@@ -40,9 +40,10 @@ const OF_RECORD: &str = concat!(
     " FROM rw_outbox INDEXED BY rw_outbox_state WHERE space = ?1 AND state IN (0, 1, 2, 3, 4)
       AND collection = ?2 AND record = ?3 ORDER BY seq"
 );
-/// Most pulls find an empty outbox: one look instead of one a record.
-const ANY_UNSETTLED: &str = "SELECT 1 FROM rw_outbox INDEXED BY rw_outbox_state
-  WHERE space = ?1 AND state IN (0, 1, 2, 3, 4) LIMIT 1";
+/// The records over which something is unsettled. Most pulls find few: one short scan instead of one look a
+/// record.
+const UNSETTLED: &str = "SELECT collection, record FROM rw_outbox INDEXED BY rw_outbox_state
+  WHERE space = ?1 AND state IN (0, 1, 2, 3, 4) LIMIT ?2";
 const BY_SEQ: &str = concat!("SELECT ", columns!(), " FROM rw_outbox WHERE space = ?1 AND seq = ?2");
 const BY_STATE: &str = concat!(
     "SELECT ",
@@ -101,15 +102,31 @@ pub(super) fn put(conn: &mut Conn, space: i64, entries: &[Entry]) -> Done<()> {
 /// Unsettled entries of these records.
 pub(super) fn of_records(conn: &mut Conn, space: i64, keys: &BTreeSet<Key>) -> Done<Vec<Entry>> {
     let mut found = Vec::new();
-    if conn.db.prepare_cached(ANY_UNSETTLED)?.query_row([space], |_| Ok(())).optional()?.is_none() {
+    if keys.is_empty() {
         return Ok(found);
     }
+    let unsettled = unsettled(conn, space, keys.len())?;
     for key in keys {
-        if let Some(no) = conn.names.find(&conn.db, &key.collection)? {
+        let Some(no) = conn.names.find(&conn.db, &key.collection)? else { continue };
+        let is_there = |all: &HashSet<(i64, String)>| all.contains(&(no, key.id.as_str().to_owned()));
+        if unsettled.as_ref().is_none_or(is_there) {
             select(conn, OF_RECORD, (space, no, key.id.as_str()), &mut found)?;
         }
     }
     Ok(found)
+}
+
+/// The records over which something is unsettled. `None` where there are more than `most` entries.
+fn unsettled(conn: &Conn, space: i64, most: usize) -> Done<Option<HashSet<(i64, String)>>> {
+    let limit = i64::try_from(most + 1).unwrap_or(i64::MAX);
+    let mut stmt = conn.db.prepare_cached(UNSETTLED)?;
+    let mut at = stmt.query((space, limit))?;
+    let (mut found, mut entries) = (HashSet::new(), 0);
+    while let Some(row) = at.next()? {
+        entries += 1;
+        found.insert((row.get(0)?, row.get(1)?));
+    }
+    Ok((entries <= most).then_some(found))
 }
 
 /// Entries by number.
