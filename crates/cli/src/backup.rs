@@ -62,7 +62,7 @@ pub(crate) struct RestoreArgs {
 
 /// Takes a backup.
 pub(crate) async fn backup(args: BackupArgs, config: Config, output: Output) -> Result<Exit> {
-    let database = config.database;
+    let database = file_of(&config)?;
     if !database.exists() {
         return Err(Failure::new(format!(
             "there is no database at {}; nothing was made",
@@ -91,7 +91,7 @@ pub(crate) async fn verify(args: VerifyArgs, output: Output) -> Result<Exit> {
 
 /// Puts a backup in the place of the node's data.
 pub(crate) async fn restore(args: RestoreArgs, config: Config, output: Output) -> Result<Exit> {
-    let (file, database) = (args.file.clone(), config.database.clone());
+    let (file, database) = (args.file.clone(), file_of(&config)?);
     if args.dry_run {
         let (manifest, there) = blocking(move || Unpacked::foresee(&file, &database)).await?;
         let json = json!({ "dry_run": true, "backup": manifest, "replaces": present(&there) });
@@ -112,14 +112,21 @@ pub(crate) async fn restore(args: RestoreArgs, config: Config, output: Output) -
     let epoch = begin_epoch(&store, &clock, &RandomIds, &spaces, args.restamp).await?;
     let now = clock.now();
     let kept = blocking(move || unpacked.put_in_place(store, now)).await?;
-    let json = json!({ "restored": args.file, "database": config.database, "epoch": epoch, "kept": kept,
+    let json = json!({ "restored": args.file, "database": config.database.to_string(), "epoch": epoch, "kept": kept,
         "backup": manifest, "replaces": replaces });
     output.either(&json, || {
         let kept = kept.as_ref().map_or_else(String::new, |kept| format!("\nkept      {}", kept.display()));
-        format!("restored  {} in epoch {epoch}{kept}", config.database.display())
+        format!("restored  {} in epoch {epoch}{kept}", config.database)
     })?;
     warn_of_heads(&manifest, args.restamp, &clock, output);
     Ok(Exit::Done)
+}
+
+/// The database file; one on a server is not copied by this program yet.
+fn file_of(config: &Config) -> Result<PathBuf> {
+    let next = "use the server's own tools, such as pg_dump and pg_basebackup; nothing was done";
+    let none = || Failure::new(format!("{} is no file", config.database)).next(next);
+    Ok(config.database.file().ok_or_else(none)?.to_owned())
 }
 
 fn warn_of_heads(manifest: &Manifest, restamped: bool, clock: &dyn Clock, output: Output) {

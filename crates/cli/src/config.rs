@@ -1,6 +1,6 @@
 //! The configuration of a node: flag before environment before `ropeway.toml` before default.
 
-use crate::{environment::Environment, failure::Failure, limits::Limits};
+use crate::{database::Database, environment::Environment, failure::Failure, limits::Limits};
 use ropeway_core::id::SpaceId;
 use serde::Deserialize;
 use std::{
@@ -26,7 +26,7 @@ pub(crate) struct NodeArgs {
     /// Where data is kept [default: ropeway-data]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Database [default: sqlite:ropeway.db in the data directory]
+    /// Database: sqlite:FILE or postgresql://USER@HOST/DATABASE [default: sqlite:ropeway.db in the data directory]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) database: Option<String>,
     /// App profile: a built-in one by name, or a file [default: what the database was made with, or race-logger]
@@ -91,8 +91,7 @@ pub(crate) struct Admin {
 pub(crate) struct Config {
     pub(crate) mode: Mode,
     pub(crate) data_dir: PathBuf,
-    /// The SQLite file.
-    pub(crate) database: PathBuf,
+    pub(crate) database: Database,
     /// A built-in profile's name or a file. `None`: what the database remembers.
     pub(crate) profile: Option<String>,
     pub(crate) space: SpaceId,
@@ -150,7 +149,8 @@ impl Config {
         let url =
             args.database.clone().or_else(|| env("ROPEWAY_DATABASE_URL")).or_else(|| env("DATABASE_URL"));
         let url = url.or(written.database);
-        let database = url.map_or_else(|| Ok(data_dir.join("ropeway.db")), |url| sqlite(&url))?;
+        let database =
+            url.map_or_else(|| Ok(Database::File(data_dir.join("ropeway.db"))), |url| Database::parse(&url))?;
         let profile_near =
             |name: String| if is_file(&name) { near(name.into()).display().to_string() } else { name };
         let profile = args.profile.clone().or_else(|| env("ROPEWAY_PROFILE"));
@@ -243,7 +243,8 @@ pub(crate) fn check(text: &str, name: &str) -> Result<(), String> {
     let written = parse(text, name)?;
     let nothing = Environment::default();
     let checked = mode(None, written.mode).and_then(|_| Limits::read(&written.limits, &nothing));
-    let checked = checked.and_then(|_| written.database.map_or(Ok(()), |url| sqlite(&url).map(drop)));
+    let checked =
+        checked.and_then(|_| written.database.map_or(Ok(()), |url| Database::parse(&url).map(drop)));
     checked.map_err(|failure| format!("{name}: {failure}"))
 }
 
@@ -260,26 +261,6 @@ fn mode(from_environment: Option<String>, from_file: Option<String>) -> Result<M
             Err(Failure::usage(format!("{name}=`{other}` is no mode: it is `cloud` or `offline_device`"))
                 .next("set one of the two, or leave it unset for `cloud`; nothing was started or changed"))
         }
-    }
-}
-
-/// The file that a database URL names.
-fn sqlite(url: &str) -> Result<PathBuf, Failure> {
-    let path = match url.split_once(':') {
-        Some(("postgres" | "postgresql", _)) => {
-            return Err(Failure::usage("this build has no PostgreSQL store yet, only SQLite")
-                .next("leave the database URL unset, or give one like sqlite:/var/lib/ropeway/ropeway.db"));
-        }
-        Some(("sqlite" | "sqlite3", rest)) => rest.strip_prefix("//").unwrap_or(rest),
-        Some((scheme, _)) if url.contains("://") => {
-            return Err(Failure::usage(format!("`{scheme}` is no database that Ropeway knows"))
-                .next("give a URL like sqlite:/var/lib/ropeway/ropeway.db"));
-        }
-        _ => url,
-    };
-    match path {
-        "" => Err(Failure::usage("the database URL names no file")),
-        path => Ok(path.into()),
     }
 }
 
@@ -379,7 +360,7 @@ mod tests {
             [("SYNC_SERVER_URL", "https://a"), ("DATABASE_URL", "sqlite:x.db"), ("SYNC_ENABLED", "false")];
         let config = load(NodeArgs::default(), &documented).unwrap();
         assert_eq!(config.upstream.as_deref(), Some("https://a"));
-        assert_eq!((config.database, config.sync_enabled), (PathBuf::from("x.db"), false));
+        assert_eq!((config.database, config.sync_enabled), (Database::File("x.db".into()), false));
         let ours = [&documented[..], &[("ROPEWAY_UPSTREAM_URL", "https://b")]].concat();
         assert_eq!(load(NodeArgs::default(), &ours).unwrap().upstream.as_deref(), Some("https://b"));
     }
@@ -410,8 +391,8 @@ mod tests {
         let why = load(NodeArgs::default(), &[("SYSTEM_MODE", "foo")]).err().unwrap().to_string();
         assert!(why.contains("`cloud`") && why.contains("`offline_device`") && why.contains("foo"), "{why}");
         assert_eq!(load(NodeArgs::default(), &[]).unwrap().mode, Mode::Cloud);
-        let why = load(NodeArgs::default(), &[("DATABASE_URL", "postgres://x/y")]).err().unwrap().to_string();
-        assert!(why.contains("no PostgreSQL store yet"), "{why}");
+        let config = load(NodeArgs::default(), &[("DATABASE_URL", "postgres://x/y")]).unwrap();
+        assert_eq!(config.database, Database::Server("postgres://x/y".into()));
         assert!(load(NodeArgs::default(), &[("DATABASE_URL", "mysql://x/y")]).is_err());
     }
 

@@ -108,7 +108,7 @@ fn configuration(opened: &Opened) -> Check {
 
 async fn integrity(opened: &Opened) -> Check {
     match opened.node.store().check().await {
-        Ok(()) => Check::ok("database", format!("{} is whole", opened.config.database.display())),
+        Ok(()) => Check::ok("database", format!("{} is whole", opened.config.database)),
         Err(error) => {
             let next = "stop this node, copy the data directory, then restore a backup; do not write to it";
             Check::fail("database", error.to_string(), next)
@@ -180,14 +180,17 @@ fn certificate(opened: &Opened) -> Option<Check> {
 }
 
 fn permissions(opened: &Opened) -> Vec<Check> {
-    let mut paths = vec![opened.config.database.clone(), opened.config.token_file()];
+    let database = opened.config.database.file();
+    let mut paths = vec![opened.config.token_file()];
+    paths.extend(database.map(Path::to_owned));
     paths.extend(opened.config.tls.as_ref().map(|files| files.key.clone()));
     let open: Vec<String> =
         paths.iter().filter(|p| others_may_read(p)).map(|p| p.display().to_string()).collect();
-    let read_only = fs::metadata(&opened.config.database).is_ok_and(|meta| meta.permissions().readonly());
+    let read_only =
+        database.is_some_and(|file| fs::metadata(file).is_ok_and(|meta| meta.permissions().readonly()));
     let mut checks = Vec::new();
     if read_only {
-        let text = format!("{} cannot be written", opened.config.database.display());
+        let text = format!("{} cannot be written", opened.config.database);
         checks.push(Check::fail(
             "permissions",
             text,

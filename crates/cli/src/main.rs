@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod config;
 mod conflicts;
+mod database;
 mod demo;
 mod device;
 mod doctor;
@@ -161,7 +162,8 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
     match command {
         Command::Check(check) => return check::run(&check, output),
         Command::Demo(options) => {
-            let options = demo::DemoOptions { json: args.json, data_dir: args.data_dir.clone(), ..options };
+            let (data_dir, database) = (args.data_dir.clone(), args.database.clone());
+            let options = demo::DemoOptions { json: args.json, data_dir, database, ..options };
             return Ok(if demo::run(options).await? { Exit::Done } else { Exit::Failed });
         }
         Command::Bench(args) => {

@@ -1,8 +1,9 @@
-//! Opens the node of a data directory. The database remembers which app it belongs to and whether it
+//! Opens the node of a data directory or of a database on a server. The database remembers which app it belongs to and whether it
 //! follows an upstream, so that every command treats it alike, whoever starts it.
 
 use crate::{
     config::{Config, Mode, is_file},
+    database::Opening,
     failure::Failure,
     output::Output,
 };
@@ -12,7 +13,7 @@ use ropeway_core::{
     profile::{self, Profile, Writes},
 };
 use ropeway_replica::{Clock, Desk, Ids, Node, NodeOptions, RandomIds, SystemClock};
-use ropeway_store::{Options, SqliteStore, Store};
+use ropeway_store::Store;
 use std::{fs, path::Path, sync::Arc};
 
 /// Settings that the command line keeps in the database.
@@ -61,34 +62,32 @@ impl Opened {
 
 /// Opens the node that the configuration names.
 pub(crate) async fn open(config: Config, absent: Absent, output: Output) -> Result<Opened> {
-    let path = &config.database;
-    if !path.exists() {
-        let shown = path.display();
-        if absent == Absent::Refuse {
-            return Err(Failure::new(format!("there is no database at {shown}; nothing was made"))
-                .next("name the data directory with --data-dir, or begin a node there with `ropeway serve`")
-                .into());
-        }
-        make_directory(&config.data_dir)?;
-        path.parent().map_or(Ok(()), make_directory)?;
-        output.note(&format!("a new node begins at {shown}"));
-    }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
     let wants = config.upstream.is_some() || config.mode == Mode::OfflineDevice;
-    let mut store = connect(&config, &*clock, &*ids, wants)?;
+    let begin = absent == Absent::Make;
+    if begin {
+        make_directory(&config.data_dir)?;
+    }
+    let opening = |follows, begin| -> Result<Opening> {
+        Ok(Opening { epoch: Epoch::parse(&ids.id())?, now: clock.now(), follows, begin })
+    };
+    let (mut store, is_new) = config.database.open(opening(wants, begin)?).await?;
+    if is_new {
+        output.note(&format!("a new node begins at {}", config.database));
+    }
     let followed = store.meta(FOLLOWS).await?.is_some();
     if followed && !wants {
         drop(store);
-        store = connect(&config, &*clock, &*ids, true)?;
+        (store, _) = config.database.open(opening(true, false)?).await?;
     }
-    let upstream = remember_upstream(&store, &config, wants && !followed).await?;
-    let profile = choose_profile(&store, config.profile.as_deref()).await?;
+    let upstream = remember_upstream(&*store, &config, wants && !followed).await?;
+    let profile = choose_profile(&*store, config.profile.as_deref()).await?;
     let follows = wants || followed;
-    let options = NodeOptions { store: Arc::new(store), profile: Arc::new(profile), clock, ids, follows };
+    let options = NodeOptions { store, profile: Arc::new(profile), clock, ids, follows };
     let node = Node::open(options)
         .await
-        .with_context(|| format!("the node at {} cannot be opened", path.display()))?;
+        .with_context(|| format!("the node at {} cannot be opened", config.database))?;
     let space = config.space.clone();
     match absent {
         Absent::Make => node.open_space(&space).await.map(drop)?,
@@ -97,15 +96,9 @@ pub(crate) async fn open(config: Config, absent: Absent, output: Output) -> Resu
     Ok(Opened { node, space, config, upstream })
 }
 
-fn connect(config: &Config, clock: &dyn Clock, ids: &dyn Ids, follows: bool) -> Result<SqliteStore> {
-    let options = Options::new(Epoch::parse(&ids.id())?, clock.now()).following(follows);
-    let shown = config.database.display();
-    SqliteStore::open(&config.database, options).with_context(|| format!("the database {shown}"))
-}
-
 /// Notes that this node follows, and whom. A node that already holds records made without an upstream
 /// may not begin to: they never entered an outbox and would stay behind in silence.
-async fn remember_upstream(store: &SqliteStore, config: &Config, begins: bool) -> Result<Option<String>> {
+async fn remember_upstream(store: &dyn Store, config: &Config, begins: bool) -> Result<Option<String>> {
     let remembered = store.meta(UPSTREAM).await?;
     if begins {
         let held = match store.open_space(&config.space).await?.digest.count {
@@ -135,7 +128,7 @@ async fn remember_upstream(store: &SqliteStore, config: &Config, begins: bool) -
 }
 
 /// The profile named or remembered. A database belongs to one app for good.
-async fn choose_profile(store: &SqliteStore, named: Option<&str>) -> Result<Profile> {
+async fn choose_profile(store: &dyn Store, named: Option<&str>) -> Result<Profile> {
     let remembered = store.meta(PROFILE).await?;
     let chosen = named.or(remembered.as_deref()).unwrap_or(BUILT_IN[0].0);
     let profile = load_profile(chosen)?;

@@ -117,13 +117,16 @@ where
     F: Fn(Venue) -> Fut,
     Fut: Future<Output = ()>,
 {
-    for (on, page) in [(On::Memory, 5_000), (On::Sqlite, 2), (On::Memory, 1)] {
+    let postgres = harness::server::found().map(|_| (On::Postgres, 2));
+    let places = [(On::Memory, 5_000), (On::Sqlite, 2), (On::Memory, 1)];
+    for (on, page) in places.into_iter().chain(postgres) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         eprintln!("on {on:?} by pages of {page}");
         runtime.block_on(async {
             let venue = Venue::of(on, PROFILE, "venue").await;
             *venue.cable.page.lock().unwrap() = page;
+            let _kept = venue.ground.clone();
             case(venue).await;
         });
     }
@@ -434,7 +437,7 @@ fn late_work_on_what_left_the_node_in_the_middle_goes_on_to_the_top() {
             metadata: json!({}),
         };
         let enrolled = venue.pi.enrol(enrolment).await.unwrap();
-        let tablet = harness::node(On::Memory, venue.dir.path(), PROFILE, "tablet", true, &venue.clock).await;
+        let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
         let cable = harness::Cable::new(venue.pi.clone(), enrolled.token);
         let sync = async || {
             let options = ropeway_replica::SyncOptions::default();

@@ -30,6 +30,12 @@ async fn incident(venue: &Venue, id: &str, bib: i64) {
 }
 
 /// ISMF-001, ISMF-106: what was written with no network is readable on both sides after one sync.
+/// Every case runs on PostgreSQL where a server is; without one this is what fails.
+#[test]
+fn a_postgres_server_is_there() {
+    harness::server::server();
+}
+
 #[test]
 fn offline_work_arrives_and_both_sides_are_equal() {
     on_every_store(|venue| async move {

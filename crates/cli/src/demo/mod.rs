@@ -1,7 +1,7 @@
 //! `ropeway demo`: a cloud node and a Pi node in one process live through a race day, with a switch that
 //! cuts the cable between them.
 //!
-//! Everything is real: two HTTP servers, two SQLite files, the follower that a Pi runs. The race day is the
+//! Everything is real: two HTTP servers, two databases, the follower that a Pi runs. The race day is the
 //! sample set M of the race logger, and every outcome shown is read back from both nodes.
 
 mod cable;
@@ -12,6 +12,7 @@ mod play;
 mod show;
 mod stage;
 
+use crate::database::Database;
 use anyhow::{Context, Result};
 use play::Player;
 use ropeway_core::{
@@ -48,6 +49,13 @@ pub(crate) struct DemoOptions {
     /// by whoever reads the command line.
     #[arg(skip)]
     pub(crate) data_dir: Option<PathBuf>,
+    /// The cloud node's database, empty before: `postgresql://…`; a file where it is not named. Set by
+    /// whoever reads the command line.
+    #[arg(skip)]
+    pub(crate) database: Option<String>,
+    /// The Pi node's database, empty before [default: a file]
+    #[arg(long, value_name = "URL")]
+    pub(crate) pi_database: Option<String>,
     /// Another seed is another race day, with the same special cases
     #[arg(long, default_value_t = 2026)]
     pub(crate) seed: u64,
@@ -77,7 +85,17 @@ async fn run_to(options: DemoOptions, out: &mut (dyn Write + Send)) -> Result<bo
     let dir = named.or(temporary.as_ref().map(|t| t.path().to_owned())).context("there is no directory")?;
     std::fs::create_dir_all(&dir)
         .with_context(|| format!("the directory {} cannot be made", dir.display()))?;
-    let ground = Ground { dir: &dir, cloud_listen: options.cloud_listen, pi_listen: options.pi_listen };
+    let database = |url: Option<&String>, file: &str| match url {
+        Some(url) => Database::parse(url),
+        None => Ok(Database::File(dir.join(file))),
+    };
+    let ground = Ground {
+        cloud: database(options.database.as_ref(), "cloud.db")?,
+        pi: database(options.pi_database.as_ref(), "pi.db")?,
+        ascent: database(None, "ascent-pi.db")?,
+        cloud_listen: options.cloud_listen,
+        pi_listen: options.pi_listen,
+    };
     let mut show = Show::new(out, options.json);
     let mut stage = Stage::build(generate(Set::M, options.seed), &ground).await?;
     let played = tokio::select! {
@@ -104,10 +122,10 @@ async fn day(stage: &mut Stage, show: &mut Show<'_>) -> Result<()> {
     let text = format!(
         "cloud node at {} on {}; {} at {} on {}",
         stage.cloud.url,
-        stage.cloud.file.display(),
+        stage.cloud.database,
         ropeway_race_logger::sample::Seat::Pi.name(),
         stage.pi.url,
-        stage.pi.file.display()
+        stage.pi.database
     );
     show.step(stage.clock.now(), &text)?;
     let prepared = stage.prepare().await?;
@@ -260,6 +278,8 @@ mod tests {
             once: true,
             json: true,
             data_dir: None,
+            database: None,
+            pi_database: None,
             seed: 7,
             cloud_listen: listen,
             pi_listen: listen,

@@ -1,7 +1,8 @@
-//! The stage: a cloud node and a Pi node, each with its own database file and its own server, the cable
+//! The stage: a cloud node and a Pi node, each with its own database and its own server, the cable
 //! between them, a second Pi and a tablet.
 
 use super::{cable::Cable, clock::RaceClock};
+use crate::database::{Database, Opening};
 use anyhow::{Context, Result, bail, ensure};
 use ropeway_core::{
     change::{Author, Change, Door, Grant, Op},
@@ -22,13 +23,7 @@ use ropeway_replica::{
     Clock, Desk, Edit, Enrolment, FollowOptions, Follower, Ids, Node, NodeOptions, RandomIds, Trigger,
 };
 use ropeway_server::{Server, ServerOptions};
-use ropeway_store::{Options, SqliteStore};
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 /// How long anything that is bound to happen may take before the demo gives up on it.
@@ -38,11 +33,11 @@ const PORTION: usize = 500;
 /// More than any outbox of this day holds.
 const ALL: usize = 100_000;
 
-/// A node with its file and its server.
+/// A node with its database and its server.
 pub(super) struct Station {
     pub(super) node: Node,
     pub(super) url: String,
-    pub(super) file: PathBuf,
+    pub(super) database: Database,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<()>,
 }
@@ -77,15 +72,17 @@ pub(super) struct Stage {
 }
 
 /// Where a stage is built.
-pub(super) struct Ground<'a> {
-    pub(super) dir: &'a Path,
+pub(super) struct Ground {
+    pub(super) cloud: Database,
+    pub(super) pi: Database,
+    pub(super) ascent: Database,
     pub(super) cloud_listen: SocketAddr,
     pub(super) pi_listen: SocketAddr,
 }
 
 impl Stage {
     /// Opens the nodes, starts the servers, enrols the devices. Nothing is in the databases yet.
-    pub(super) async fn build(sample: Sample, ground: &Ground<'_>) -> Result<Self> {
+    pub(super) async fn build(sample: Sample, ground: &Ground) -> Result<Self> {
         let space = SpaceId::parse("main")?;
         let clock = Arc::new(RaceClock::from(sample.begins));
         let mistakes = |list: Vec<profile::Mistake>| {
@@ -95,15 +92,14 @@ impl Stage {
             )
         };
         let profile = Arc::new(profile::parse(PROFILE, "race-logger").map_err(mistakes)?);
-        let open = |name: &str, follows| open(ground.dir.join(name), &profile, &clock, follows);
-        let (cloud, cloud_file) = open("cloud.db", false).await?;
-        let (pi, pi_file) = open("pi.db", true).await?;
-        let (ascent, _) = open("ascent-pi.db", true).await?;
+        let cloud = open(&ground.cloud, &profile, &clock, false).await?;
+        let pi = open(&ground.pi, &profile, &clock, true).await?;
+        let ascent = open(&ground.ascent, &profile, &clock, true).await?;
         for node in [&cloud, &pi, &ascent] {
             node.open_space(&space).await?;
         }
-        let cloud = serve(cloud, cloud_file, ground.cloud_listen, &space).await?;
-        let pi = serve(pi, pi_file, ground.pi_listen, &space).await?;
+        let cloud = serve(cloud, &ground.cloud, ground.cloud_listen, &space).await?;
+        let pi = serve(pi, &ground.pi, ground.pi_listen, &space).await?;
         let way = enrol(&cloud, &space, Seat::Pi, Some(pi.node.device())).await?;
         let ascent_way = enrol(&cloud, &space, Seat::AscentPi, Some(ascent.device())).await?;
         let tablet = enrol(&cloud, &space, Seat::Tablet, None).await?;
@@ -268,21 +264,19 @@ impl Stage {
 }
 
 async fn open(
-    file: PathBuf,
+    database: &Database,
     profile: &Arc<Profile>,
     clock: &Arc<RaceClock>,
     follows: bool,
-) -> Result<(Node, PathBuf)> {
-    ensure!(!file.exists(), "{} is there already: the demo begins with empty databases", file.display());
-    let options = Options::new(Epoch::parse(&RandomIds.id())?, clock.now()).following(follows);
-    let store = Arc::new(SqliteStore::open(&file, options)?);
+) -> Result<Node> {
+    let (epoch, now) = (Epoch::parse(&RandomIds.id())?, clock.now());
+    let (store, is_new) = database.open(Opening { epoch, now, follows, begin: true }).await?;
+    ensure!(is_new, "{database} holds a node already: the demo begins with empty databases");
     let (profile, ids) = (Arc::clone(profile), Arc::new(RandomIds));
-    let node =
-        Node::open(NodeOptions { store, profile, clock: Arc::clone(clock) as _, ids, follows }).await?;
-    Ok((node, file))
+    Ok(Node::open(NodeOptions { store, profile, clock: Arc::clone(clock) as _, ids, follows }).await?)
 }
 
-async fn serve(node: Node, file: PathBuf, listen: SocketAddr, space: &SpaceId) -> Result<Station> {
+async fn serve(node: Node, database: &Database, listen: SocketAddr, space: &SpaceId) -> Result<Station> {
     let server = Server::bind(ServerOptions::new(listen, node.clone(), space.clone())).await?;
     let url = format!("http://{}", server.local_addr());
     let (stop, stopped) = oneshot::channel();
@@ -293,7 +287,7 @@ async fn serve(node: Node, file: PathBuf, listen: SocketAddr, space: &SpaceId) -
             })
             .await;
     });
-    Ok(Station { node, url, file, stop, serving })
+    Ok(Station { node, url, database: database.clone(), stop, serving })
 }
 
 async fn enrol(cloud: &Station, space: &SpaceId, seat: Seat, device: Option<&DeviceId>) -> Result<Visitor> {

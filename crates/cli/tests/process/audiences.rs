@@ -28,7 +28,7 @@ fn ids(node: &Node) -> Vec<String> {
 /// ISMF-063, ISMF-101, ISMF-162: a competition is downloaded whole, nothing of another comes, changes go both
 /// ways, and `clear` gives it back when nothing holds it back.
 #[test]
-fn a_competition_is_taken_along_and_given_back() {
+pub(crate) fn a_competition_is_taken_along_and_given_back() {
     let mut pair = Pair::with(|_, _| {}, "venue");
     competitions(&pair.cloud);
     let url = pair.up();

@@ -37,7 +37,7 @@ fn the_first_line_names_the_address_and_sigterm_ends_with_0() {
 
 /// Each command that shows something prints one JSON document, or one a line, with or without a `serve`.
 #[test]
-fn every_command_speaks_json_whether_or_not_a_node_serves() {
+pub(crate) fn every_command_speaks_json_whether_or_not_a_node_serves() {
     let mut pair = Pair::new();
     for serves in [false, true] {
         if serves {
@@ -147,7 +147,7 @@ fn a_device_is_told_its_uuid_and_token_once() {
 
 /// The first administrator of the environment is added once; a repeated change id answers again.
 #[test]
-fn the_first_administrator_is_added_once_and_a_change_can_be_repeated() {
+pub(crate) fn the_first_administrator_is_added_once_and_a_change_can_be_repeated() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::new(dir.path().join("node"));
     let secret = dir.path().join("password");
@@ -172,7 +172,7 @@ fn the_first_administrator_is_added_once_and_a_change_can_be_repeated() {
 
 /// `sync --watch` prints a line for each sync and ends with 0.
 #[test]
-fn watching_prints_a_line_for_each_sync() {
+pub(crate) fn watching_prints_a_line_for_each_sync() {
     let mut pair = Pair::new();
     pair.up();
     let mut watching =

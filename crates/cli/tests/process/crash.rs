@@ -1,6 +1,6 @@
 //! What was acknowledged survives `kill -9`, of either side and at any moment (I1, I3, I12).
 
-use crate::rig::{Lot, Pair, Ran, incident, pause, wait_for};
+use crate::rig::{self, Lot, Pair, Ran, incident, pause, wait_for};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -19,8 +19,10 @@ type Expected = BTreeMap<String, (String, u64)>;
 /// Two processes, an upload of 50 incidents and edits of older ones, and a kill by lot: 50 times, on five
 /// pairs side by side, so that the damage of one round would show in every later one of its pair.
 #[test]
-fn kill_9_of_either_side_during_an_upload_loses_nothing_and_doubles_nothing() {
-    let pairs: Vec<_> = (0..PAIRS).map(|seed| std::thread::spawn(move || rounds(seed))).collect();
+pub(crate) fn kill_9_of_either_side_during_an_upload_loses_nothing_and_doubles_nothing() {
+    let place = rig::place();
+    let pair = |seed| std::thread::spawn(move || rig::on(place, || rounds(seed)));
+    let pairs: Vec<_> = (0..PAIRS).map(pair).collect();
     let hits: Vec<[u64; 3]> = pairs.into_iter().map(|pair| pair.join().unwrap()).collect();
     let hit = |victim: usize| hits.iter().map(|hits| hits[victim]).sum::<u64>();
     let all = [hit(0), hit(1), hit(2)];
@@ -94,7 +96,7 @@ fn assert_all_there(pair: &Pair, expected: &Expected) {
 
 /// A receipt that `write` printed is a promise, whatever happens to the process that printed it.
 #[test]
-fn what_write_printed_is_there_after_kill_9_of_the_writer_and_of_the_node() {
+pub(crate) fn what_write_printed_is_there_after_kill_9_of_the_writer_and_of_the_node() {
     let mut lot = Lot::new(7);
     let mut pair = Pair::new();
     pair.pi.set("SYSTEM_MODE", "offline_device");
@@ -142,7 +144,7 @@ fn what_write_printed_is_there_after_kill_9_of_the_writer_and_of_the_node() {
 
 /// Two processes write into one data directory while a third serves it and follows: nothing is lost.
 #[test]
-fn two_writers_beside_a_serving_node_lose_nothing() {
+pub(crate) fn two_writers_beside_a_serving_node_lose_nothing() {
     let mut pair = Pair::new();
     pair.up();
     pair.pi.serve(&[]);

@@ -19,7 +19,7 @@ use std::{
 
 /// F4: the same request eight times at the same moment, and again after a restart.
 #[test]
-fn eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effect_once() {
+pub(crate) fn eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effect_once() {
     let mut pair = Pair::new();
     let url = pair.up();
     let change = |n: usize| {
@@ -111,7 +111,7 @@ fn a_server_that_wakes_up_does_not_take_what_a_revoked_device_sent() {
 
 /// F13: eight processes begin the same node at the same moment.
 #[test]
-fn eight_first_starts_at_once_make_one_node_and_lose_nothing() {
+pub(crate) fn eight_first_starts_at_once_make_one_node_and_lose_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let node = Node::new(dir.path().join("node"));
     let start = |args: &[&str]| -> Child {
@@ -194,7 +194,7 @@ fn a_log_that_was_cut_or_removed_leaves_a_whole_database() {
 
 /// F21: a first pull is killed again and again (each kill leaves a lease of up to 3 s behind) and goes on where it was, not from the beginning.
 #[test]
-fn a_first_pull_killed_again_and_again_goes_on_where_it_was() {
+pub(crate) fn a_first_pull_killed_again_and_again_goes_on_where_it_was() {
     let mut pair = Pair::new();
     let url = pair.up();
     const RECORDS: usize = 600;

@@ -33,7 +33,7 @@ fn tombstones(purge: &Value) -> u64 {
 
 /// A device that sleeps holds tombstones back, and an operator sees which one and how many.
 #[test]
-fn a_sleeping_device_holds_tombstones_back_and_is_named() {
+pub(crate) fn a_sleeping_device_holds_tombstones_back_and_is_named() {
     let mut pair = pair(3_600);
     pair.cloud.ask(&["delete", "incident", "i-1"]);
     a_second_passes();
@@ -59,7 +59,7 @@ fn a_sleeping_device_holds_tombstones_back_and_is_named() {
 /// gives up what was deleted, hands over what it made, and what it changed of what is gone waits for a
 /// person.
 #[test]
-fn a_device_from_beyond_the_horizon_loses_nothing_and_brings_nothing_back() {
+pub(crate) fn a_device_from_beyond_the_horizon_loses_nothing_and_brings_nothing_back() {
     let mut pair = pair(1);
     assert_eq!(pair.cloud.stop(), 0);
     pair.cloud.set("ROPEWAY_LIMIT_PURGE_EVERY_S", 1);

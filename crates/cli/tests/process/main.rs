@@ -20,10 +20,13 @@ mod network;
 mod people;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platter;
+mod postgres;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod power;
 mod proxy;
 mod rig;
+#[path = "../../../store/tests/server/mod.rs"]
+mod server;
 mod soak;
 mod tls;
 

@@ -9,7 +9,7 @@ use std::{process::Stdio, time::Duration};
 
 /// Requests lost, answers lost, doubled, late and reordered, by lot: the same result as without.
 #[test]
-fn whatever_the_network_does_everything_arrives_once() {
+pub(crate) fn whatever_the_network_does_everything_arrives_once() {
     for seed in 1..=3 {
         let mut lot = Lot::new(seed);
         let mut pair = Pair::new();
@@ -67,7 +67,7 @@ fn whatever_the_network_does_everything_arrives_once() {
 
 /// I7: an edit made while its record's upload is in flight stays pending and arrives.
 #[test]
-fn an_edit_made_during_its_upload_stays_pending_and_arrives() {
+pub(crate) fn an_edit_made_during_its_upload_stays_pending_and_arrives() {
     let mut pair = Pair::new();
     let url = pair.up();
     pair.settle();
@@ -105,7 +105,7 @@ fn an_edit_made_during_its_upload_stays_pending_and_arrives() {
 
 /// A server that takes 7 changes a push and gives 3 records a page: the follower halves and goes on.
 #[test]
-fn a_batch_over_the_servers_limit_is_halved() {
+pub(crate) fn a_batch_over_the_servers_limit_is_halved() {
     let small = |cloud: &mut crate::rig::Node, _: &mut crate::rig::Node| {
         cloud.set("ROPEWAY_LIMIT_PUSH_CHANGES", 7);
         cloud.set("ROPEWAY_LIMIT_PAGE_ROWS", 3);
@@ -125,7 +125,7 @@ fn a_batch_over_the_servers_limit_is_halved() {
 
 /// No token, a wrong one, a revoked device: an exit code, a sentence, and the outbox is kept.
 #[test]
-fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
+pub(crate) fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
     let mut pair = Pair::new();
     let url = pair.up();
     pair.settle();
@@ -165,7 +165,7 @@ fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
 
 /// A node that has no token yet works on, says how to get one, and follows once it is there.
 #[test]
-fn a_node_without_a_token_works_on_and_follows_when_it_is_there() {
+pub(crate) fn a_node_without_a_token_works_on_and_follows_when_it_is_there() {
     let mut pair = Pair::new();
     pair.up();
     pair.settle();
@@ -181,7 +181,7 @@ fn a_node_without_a_token_works_on_and_follows_when_it_is_there() {
 
 /// Out of reach is no failure: exit 4, no attempt used up, and all of it goes when the upstream is back.
 #[test]
-fn an_upstream_out_of_reach_uses_up_no_retry() {
+pub(crate) fn an_upstream_out_of_reach_uses_up_no_retry() {
     let mut pair = Pair::new();
     pair.up();
     pair.settle();
@@ -201,7 +201,7 @@ fn an_upstream_out_of_reach_uses_up_no_retry() {
 
 /// A middlebox that ends every live stream after its first event sets off no storm of syncs.
 #[test]
-fn a_live_stream_that_is_cut_again_and_again_sets_off_no_storm() {
+pub(crate) fn a_live_stream_that_is_cut_again_and_again_sets_off_no_storm() {
     let mut pair = Pair::new();
     let url = pair.up();
     pair.settle();

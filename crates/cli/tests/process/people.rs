@@ -26,7 +26,7 @@ fn pair_with_strict_cloud() -> Pair {
 
 /// A refused record holds back itself and its children, nothing else, and goes through once corrected.
 #[test]
-fn a_refused_record_holds_back_its_children_only_and_goes_once_corrected() {
+pub(crate) fn a_refused_record_holds_back_its_children_only_and_goes_once_corrected() {
     let pair = pair_with_strict_cloud();
     let race = |bib: u64| json!({ "race": "race-1", "bib_number": bib });
     pair.pi.write("incident", "bad", race(500));
@@ -64,7 +64,7 @@ fn a_refused_record_holds_back_its_children_only_and_goes_once_corrected() {
 /// A refused change that a person gives up: nothing happens without --yes; then the record shows the
 /// upstream's value again, and what was given up stands in history.
 #[test]
-fn a_refused_change_can_be_given_up_and_stays_in_history() {
+pub(crate) fn a_refused_change_can_be_given_up_and_stays_in_history() {
     let pair = pair_with_strict_cloud();
     pair.pi.write("incident", "i-1", json!({ "race": "race-1", "bib_number": 7 }));
     pair.settle();
@@ -86,7 +86,7 @@ fn a_refused_change_can_be_given_up_and_stays_in_history() {
 
 /// A role that may not write a collection: refused for good, and everything else goes.
 #[test]
-fn what_the_devices_role_may_not_write_is_refused_by_the_cloud() {
+pub(crate) fn what_the_devices_role_may_not_write_is_refused_by_the_cloud() {
     let mut pair = Pair::with(|_, _| {}, "national_referee");
     pair.up();
     pair.settle();
@@ -108,7 +108,7 @@ fn what_the_devices_role_may_not_write_is_refused_by_the_cloud() {
 
 /// Both edit one record; the Pi is parked, edits again, edits other fields; the jury decides on the cloud.
 #[test]
-fn what_two_sides_wrote_is_settled_by_the_jury_and_none_of_it_is_lost() {
+pub(crate) fn what_two_sides_wrote_is_settled_by_the_jury_and_none_of_it_is_lost() {
     let mut pair = Pair::new();
     pair.up();
     pair.settle();
@@ -183,7 +183,7 @@ fn with_versions_of(conflicts: &Value, others: &Value) -> Value {
 
 /// GP-04: fields that the profile does not know are kept, travel, and survive another side's edit.
 #[test]
-fn unknown_fields_are_kept_and_travel_and_unknown_collections_are_refused() {
+pub(crate) fn unknown_fields_are_kept_and_travel_and_unknown_collections_are_refused() {
     let mut pair = Pair::new();
     pair.up();
     pair.settle();

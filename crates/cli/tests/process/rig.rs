@@ -1,8 +1,10 @@
 //! Starts, asks, kills and compares nodes that are real processes.
 
+use crate::server::Database;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
@@ -89,9 +91,40 @@ pub(crate) fn ropeway() -> Command {
     command
 }
 
+/// Where the databases of new nodes are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Each in its data directory.
+    File,
+    /// On the server that the tests start.
+    Server,
+}
+
+thread_local! {
+    static PLACE: Cell<Place> = const { Cell::new(Place::File) };
+}
+
+/// Where the databases of this thread's nodes are.
+pub(crate) fn place() -> Place {
+    PLACE.get()
+}
+
+/// Runs something whose nodes have their databases there.
+pub(crate) fn on<T>(place: Place, work: impl FnOnce() -> T) -> T {
+    PLACE.set(place);
+    work()
+}
+
+/// Runs a test on PostgreSQL.
+pub(crate) fn on_postgres(test: fn()) {
+    on(Place::Server, test);
+}
+
 /// One node: a data directory and, while it serves, a process.
 pub(crate) struct Node {
     pub(crate) dir: PathBuf,
+    /// Its database on the server, where it has one there: gone after its processes.
+    _database: Option<Database>,
     env: BTreeMap<String, String>,
     serving: Option<Serving>,
     /// The address it has once it served; kept over a restart.
@@ -118,8 +151,14 @@ impl Node {
             ("ROPEWAY_LIMIT_SYNC_PROBE_MS", "20"),
             ("ROPEWAY_LIMIT_IDLE_TIMEOUT_MS", "5000"),
         ];
-        let env = quick.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Self { dir, env, serving: None, port: 0 }
+        let mut env: BTreeMap<String, String> =
+            quick.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let database = match place() {
+            Place::File => None,
+            Place::Server => Some(Database::make()),
+        };
+        env.extend(database.as_ref().map(|database| ("DATABASE_URL".to_owned(), database.url())));
+        Self { dir, _database: database, env, serving: None, port: 0 }
     }
 
     /// Sets a variable for every process of this node that is started from now on.

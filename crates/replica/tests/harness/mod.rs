@@ -7,6 +7,8 @@
 )]
 
 pub mod pair;
+#[path = "../../../store/tests/server/mod.rs"]
+pub mod server;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,9 +27,9 @@ use ropeway_replica::{
     Clock, Desk, Device, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions,
     ReplicaError, SequentialIds, SyncOptions, SyncReport,
 };
-use ropeway_store::{MemoryStore, Options, SqliteStore, Stored};
+use ropeway_store::{MemoryStore, Options, PostgresOptions, PostgresStore, SqliteStore, Stored};
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -101,6 +103,30 @@ pub fn space() -> SpaceId {
 pub enum On {
     Memory,
     Sqlite,
+    Postgres,
+}
+
+/// Where a venue's databases are, gone with it.
+pub struct Ground {
+    dir: tempfile::TempDir,
+    databases: Mutex<HashMap<String, server::Database>>,
+}
+
+impl Ground {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), databases: Mutex::default() }
+    }
+
+    /// The address of a node's database on the server.
+    async fn url(&self, name: &str) -> String {
+        if let Some(made) = self.databases.lock().unwrap().get(name) {
+            return made.url();
+        }
+        let made = server::Database::create().await;
+        let url = made.url();
+        self.databases.lock().unwrap().insert(name.to_owned(), made);
+        url
+    }
 }
 
 /// A cloud, a Pi and the cable.
@@ -110,7 +136,7 @@ pub struct Venue {
     pub cable: Arc<Cable>,
     pub clock: Arc<ManualClock>,
     pub device: Enrolled,
-    pub dir: tempfile::TempDir,
+    pub ground: Arc<Ground>,
 }
 
 impl Venue {
@@ -120,10 +146,10 @@ impl Venue {
 
     /// The same with another profile and another role of the Pi.
     pub async fn of(on: On, profile: &str, role: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let ground = Arc::new(Ground::new());
         let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
-        let cloud = node(on, dir.path(), profile, "cloud", false, &clock).await;
-        let pi = node(on, dir.path(), profile, "pi", true, &clock).await;
+        let cloud = node(on, &ground, profile, "cloud", false, &clock).await;
+        let pi = node(on, &ground, profile, "pi", true, &clock).await;
         let enrolment = Enrolment {
             id: None,
             name: "Start Line Pi".into(),
@@ -134,7 +160,7 @@ impl Venue {
         };
         let device = cloud.enrol(enrolment).await.unwrap();
         let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
-        Self { cloud, pi, cable, clock, device, dir }
+        Self { cloud, pi, cable, clock, device, ground }
     }
 
     pub fn advance(&self, by: Duration) {
@@ -157,7 +183,7 @@ impl Venue {
 
 pub async fn node(
     on: On,
-    dir: &std::path::Path,
+    ground: &Ground,
     profile: &str,
     name: &str,
     follows: bool,
@@ -168,7 +194,11 @@ pub async fn node(
         On::Memory => Arc::new(MemoryStore::new(epoch, follows)),
         On::Sqlite => {
             let options = Options::new(epoch, clock.now()).following(follows);
-            Arc::new(SqliteStore::open(dir.join(format!("{name}.db")), options).unwrap())
+            Arc::new(SqliteStore::open(ground.dir.path().join(format!("{name}.db")), options).unwrap())
+        }
+        On::Postgres => {
+            let options = PostgresOptions::new(ground.url(name).await, epoch, clock.now()).following(follows);
+            Arc::new(PostgresStore::open(options).await.unwrap())
         }
     };
     let profile = Arc::new(profile::parse(profile, "race.toml").unwrap());
@@ -450,16 +480,21 @@ pub async fn dump(node: &Node) -> String {
     out
 }
 
-/// Runs a case on every store.
+/// Runs a case on every store. Where no server is, a test that says so fails: see `following.rs`.
 pub fn on_every_store<F, Fut>(case: F)
 where
     F: Fn(Venue) -> Fut,
     Fut: Future<Output = ()>,
 {
-    for on in [On::Memory, On::Sqlite] {
+    let postgres = server::found().map(|_| On::Postgres);
+    for on in [On::Memory, On::Sqlite].into_iter().chain(postgres) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         eprintln!("on {on:?}");
-        runtime.block_on(async { case(Venue::new(on).await).await });
+        runtime.block_on(async {
+            let venue = Venue::new(on).await;
+            let _kept = venue.ground.clone();
+            case(venue).await;
+        });
     }
 }

@@ -45,16 +45,35 @@ use transact::Queues;
 /// A node's records in one PostgreSQL database. Several servers may have it open at the same time.
 pub struct PostgresStore {
     db: Db,
+    is_new: bool,
     queues: Queues,
 }
 
 impl PostgresStore {
-    /// Connects to the database and brings its schema up to date.
+    /// Connects to the database and brings its schema up to date; begins a node where there is none.
     ///
     /// Errors: [`StoreError::Unavailable`] where it cannot be reached or does not keep what it promises
     /// (`fsync=off`), [`StoreError::TooNew`] for the database of a newer program.
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
-        Ok(Self { db: open::open(&options).await?, queues: Queues::default() })
+        let opened = open::open(&options, true).await?;
+        let (db, is_new) = opened.ok_or_else(|| errors::corrupt("a node was begun and is not there"))?;
+        Ok(Self { db, is_new, queues: Queues::default() })
+    }
+
+    /// The same, where a node was begun in the database; otherwise nothing is changed.
+    pub async fn find(options: PostgresOptions) -> Result<Option<Self>, StoreError> {
+        let opened = open::open(&options, false).await?;
+        Ok(opened.map(|(db, is_new)| Self { db, is_new, queues: Queues::default() }))
+    }
+
+    /// Whether an address can be understood. The error tells nothing that it holds.
+    pub fn check_url(url: &str) -> Result<(), StoreError> {
+        open::config(url).map(drop)
+    }
+
+    /// Whether opening it began a node.
+    pub fn is_new(&self) -> bool {
+        self.is_new
     }
 }
 

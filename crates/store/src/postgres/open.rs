@@ -46,16 +46,21 @@ impl PostgresOptions {
 const SESSION: &str = "-c statement_timeout=60000 -c lock_timeout=15000 \
   -c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on -c client_min_messages=warning";
 
-/// Connects and brings the schema up to date.
-pub(super) async fn open(options: &PostgresOptions) -> Done<Db> {
-    let mut config: Config = options.url.parse().map_err(|e| StoreError::Unavailable {
-        // The address may hold a password: only what is wrong with it is told.
+/// What connects to an address. An error tells what is wrong with it and nothing that it holds.
+pub(super) fn config(url: &str) -> Done<Config> {
+    let mut config: Config = url.parse().map_err(|e| StoreError::Unavailable {
         what: format!("the database address cannot be understood: {e}"),
         source: None,
     })?;
     config.application_name("ropeway").connect_timeout(Duration::from_secs(10)).options(SESSION);
+    Ok(config)
+}
+
+/// Connects and brings the schema up to date. With the connections: whether a node was begun here. `None`
+/// where nothing is there and nothing may be begun.
+pub(super) async fn open(options: &PostgresOptions, begin: bool) -> Done<Option<(Db, bool)>> {
     let recycling_method = RecyclingMethod::Fast;
-    let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method });
+    let manager = Manager::from_config(config(&options.url)?, NoTls, ManagerConfig { recycling_method });
     let wait = Some(options.patience);
     let pool = Pool::builder(manager)
         .max_size(options.connections.max(2))
@@ -71,7 +76,11 @@ pub(super) async fn open(options: &PostgresOptions) -> Done<Db> {
             source: None,
         });
     }
-    schema::migrate(&mut client, options.now, &options.epoch).await?;
+    let is_there = schema::is_there(&client).await?;
+    if !is_there && !begin {
+        return Ok(None);
+    }
+    let made = schema::migrate(&mut client, options.now, &options.epoch).await?;
     drop(client);
-    Ok(Db { pool, follows: options.follows })
+    Ok(Some((Db { pool, follows: options.follows }, made)))
 }

@@ -98,6 +98,7 @@ CREATE TABLE rw_gaps (
 /// Every version ever released, oldest first.
 const VERSIONS: [&str; 1] = [V1];
 
+const IS_THERE: &str = "SELECT to_regclass('rw_meta') IS NOT NULL";
 const LEDGER: &str = "CREATE TABLE IF NOT EXISTS rw_schema (
   version int PRIMARY KEY, applied_at bigint NOT NULL, checksum bigint NOT NULL)";
 /// Row 0 is no version: whoever holds it migrates, and the others wait for its end.
@@ -108,8 +109,14 @@ const APPLIED: &str = "SELECT version, checksum FROM rw_schema WHERE version > 0
 const NOTE: &str = "INSERT INTO rw_schema (version, applied_at, checksum) VALUES ($1, $2, $3)";
 const EPOCH: &str = "INSERT INTO rw_meta (name, value) VALUES ('@epoch', $1) ON CONFLICT (name) DO NOTHING";
 
-/// Brings the database to the newest version. Ten servers may ask at the same time.
-pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done<()> {
+/// Whether a node was begun in the database.
+pub(super) async fn is_there(client: &Client) -> Done<bool> {
+    Ok(client.query_one(IS_THERE, &[]).await?.try_get(0)?)
+}
+
+/// Brings the database to the newest version. Ten servers may ask at the same time. Whether this one began
+/// it.
+pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done<bool> {
     // Two that create the ledger at the same moment may meet: the loser finds it made.
     if client.batch_execute(LEDGER).await.is_err() {
         client.batch_execute(LEDGER).await?;
@@ -134,7 +141,7 @@ pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done
     }
     tx.execute(EPOCH, &[&epoch]).await?;
     tx.commit().await?;
-    Ok(())
+    Ok(applied.is_empty())
 }
 
 fn sum(text: &str) -> i64 {

@@ -24,6 +24,11 @@ impl Database {
         Self { name }
     }
 
+    /// An empty one, for tests that are not async.
+    pub fn make() -> Self {
+        alone(Self::create())
+    }
+
     /// How a store names it.
     pub fn url(&self) -> String {
         format!("{}/{}", server(), self.name)
@@ -39,23 +44,32 @@ impl Drop for Database {
     /// Leaves nothing behind where the server outlives the tests.
     fn drop(&mut self) {
         let name = self.name.clone();
-        let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(async {
-                let admin = connect("postgres").await;
-                let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-            });
+        alone(async move {
+            let admin = connect("postgres").await;
+            let _ = admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         });
-        let _ = dropped.join();
     }
 }
 
-/// Where the server is.
+/// Runs something to its end on a thread of its own, whatever runs on this one.
+pub fn alone<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let running = std::thread::spawn(|| {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    });
+    running.join().unwrap()
+}
+
+/// Where the server is, if there is one.
 #[allow(clippy::disallowed_methods, reason = "the one who starts the server says so in the environment")]
+pub fn found() -> Option<String> {
+    std::env::var("ROPEWAY_TEST_POSTGRES").ok()
+}
+
+/// Where the server is.
 pub fn server() -> String {
-    std::env::var("ROPEWAY_TEST_POSTGRES").expect(
-        "ROPEWAY_TEST_POSTGRES names no PostgreSQL server: run `cargo xtask test`, which starts one, or type \
-         `--skip postgres`",
+    found().expect(
+        "ROPEWAY_TEST_POSTGRES names no PostgreSQL server: run `cargo xtask test`, which starts one, or keep one \
+         with `cargo xtask pg` and set what it prints, or type `--skip postgres`",
     )
 }
 

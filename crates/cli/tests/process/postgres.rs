@@ -1,0 +1,63 @@
+//! The same on PostgreSQL: every node of these tests has a database on the server that the tests start.
+
+use crate::{rig, server::Database};
+use serde_json::json;
+
+macro_rules! also {
+    ($($room:ident: $($test:ident),+;)+) => {
+        $($(
+            #[test]
+            fn $test() {
+                rig::on_postgres(crate::$room::$test);
+            }
+        )+)+
+    };
+}
+
+also! {
+    crash: kill_9_of_either_side_during_an_upload_loses_nothing_and_doubles_nothing, what_write_printed_is_there_after_kill_9_of_the_writer_and_of_the_node, two_writers_beside_a_serving_node_lose_nothing;
+    network: whatever_the_network_does_everything_arrives_once, an_edit_made_during_its_upload_stays_pending_and_arrives, a_batch_over_the_servers_limit_is_halved, without_a_good_token_nothing_goes_and_nothing_is_lost, a_node_without_a_token_works_on_and_follows_when_it_is_there, an_upstream_out_of_reach_uses_up_no_retry, a_live_stream_that_is_cut_again_and_again_sets_off_no_storm;
+    horizon: a_sleeping_device_holds_tombstones_back_and_is_named, a_device_from_beyond_the_horizon_loses_nothing_and_brings_nothing_back;
+    people: a_refused_record_holds_back_its_children_only_and_goes_once_corrected, a_refused_change_can_be_given_up_and_stays_in_history, what_the_devices_role_may_not_write_is_refused_by_the_cloud, what_two_sides_wrote_is_settled_by_the_jury_and_none_of_it_is_lost, unknown_fields_are_kept_and_travel_and_unknown_collections_are_refused;
+    faults: eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effect_once, eight_first_starts_at_once_make_one_node_and_lose_nothing, a_first_pull_killed_again_and_again_goes_on_where_it_was;
+    commands: every_command_speaks_json_whether_or_not_a_node_serves, watching_prints_a_line_for_each_sync, the_first_administrator_is_added_once_and_a_change_can_be_repeated;
+    audiences: a_competition_is_taken_along_and_given_back;
+}
+
+/// A race day on a cloud on the server, with a Pi on a file and with a Pi on the server.
+#[test]
+fn the_race_day_is_played_on_the_server() {
+    for pi in [None, Some(Database::make())] {
+        let cloud = Database::make();
+        let mut demo = rig::ropeway();
+        demo.args(["demo", "--once", "--json", "--database", &cloud.url()]);
+        demo.args(pi.iter().flat_map(|pi| ["--pi-database".to_owned(), pi.url()]));
+        let ran: rig::Ran = demo.output().unwrap().into();
+        let end = ran.exits(0).lines().pop().unwrap();
+        assert_eq!((&end["event"], &end["ok"]), (&json!("end"), &json!(true)));
+        // The same databases hold a node now, and are not played on again.
+        let again: rig::Ran = demo.output().unwrap().into();
+        assert!(again.exits(1).stdout.contains("holds a node already"));
+    }
+}
+
+/// What is wrong with an address, a database or a command is told, with no password in it.
+#[test]
+fn what_is_wrong_with_a_database_on_a_server_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::make();
+    let told = |url: &str, args: &[&str], code: i32| {
+        let mut command = rig::ropeway();
+        command.args(args).args(["--data-dir", dir.path().to_str().unwrap(), "--database", url, "--json"]);
+        rig::Ran::from(command.output().unwrap()).exits(code).to_string()
+    };
+    assert!(told(&database.url(), &["status"], 1).contains("there is no node in the database"));
+    let nowhere = format!("{}_nowhere", database.url());
+    assert!(told(&nowhere, &["status"], 1).contains("no such database"));
+    let refused = told("postgresql://me:secret@127.0.0.1:1/x", &["serve"], 1);
+    assert!(refused.contains("Connection refused") && !refused.contains("secret"), "{refused}");
+    let garbage = told("postgresql://me:secret@h:port/x", &["status"], 2);
+    assert!(garbage.contains("cannot be understood") && !garbage.contains("secret"), "{garbage}");
+    told(&database.url(), &["write", "race", "race-1", "{\"name\":\"Sprint\"}"], 0);
+    assert!(told(&database.url(), &["get", "race"], 0).contains("Sprint"));
+}
