@@ -21,11 +21,15 @@ pub enum Bug {
     IgnoredNonce,
     /// The later time wins, however wrong the clock was.
     RawClock,
+    /// A tombstone is purged although a live device has not read it.
+    EarlyPurge,
+    /// A follower does not care of which epoch its upstream is.
+    IgnoredEpoch,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::SkippedReceipt,
         Self::UnlockedHead,
         Self::RunawayCursor,
@@ -34,6 +38,8 @@ impl Bug {
         Self::BareBase,
         Self::IgnoredNonce,
         Self::RawClock,
+        Self::EarlyPurge,
+        Self::IgnoredEpoch,
     ];
 }
 

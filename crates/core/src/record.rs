@@ -103,7 +103,28 @@ impl Record {
     pub fn mark(&self, field: &str) -> Mark {
         match self.marks.get(field).or_else(|| self.marks.get("")) {
             Some(mark) => mark.clone(),
-            None => Mark { version: 1, at: self.modified_at, device: self.author.device.clone(), role: None },
+            // Never changed since. A name that was used before does not begin at 1.
+            None => Mark {
+                version: self.version,
+                at: self.modified_at,
+                device: self.author.device.clone(),
+                role: None,
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{id::DeviceId, time::Time};
+
+    /// A name whose tombstone was purged begins above it. Whoever saw its earlier life has not seen this one.
+    #[test]
+    fn a_record_never_changed_was_created_at_its_version() {
+        let author = Author { device: DeviceId::trusted("pi"), person: None };
+        let record =
+            Record { version: 8, ..crate::ingest::work::new_record(Doc::default(), &author, Time(1)) };
+        assert_eq!(record.mark("text").version, 8);
     }
 }

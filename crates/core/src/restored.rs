@@ -83,7 +83,10 @@ impl Work<'_> {
         let own = |f: &str, v| entries.iter().any(|e| e.change.fields.get(f) == Some(v));
         let asks = match (gone(&held.state), gone(&row.state)) {
             (true, true) => false,
-            (false, true) => true,
+            // Whoever deleted here what was lost there has answered already.
+            (false, true) => {
+                !entries.iter().any(|e| e.change.op == Op::Delete && held.was_seen_by(&e.change))
+            }
             (true, false) => !entries.iter().any(|e| e.change.op == Op::Delete),
             (false, false) if held.data == row.data => false,
             (false, false) => {
@@ -192,6 +195,11 @@ impl Lost {
         };
         let base = Base { epoch: upstream.epoch.clone(), version: upstream.version };
         Some(Self { key: key.clone(), base, state, data, by: local.author.clone(), at: local.modified_at })
+    }
+
+    /// Whether the author of a change had this version before them.
+    fn was_seen_by(&self, change: &Change) -> bool {
+        change.base.as_ref().is_some_and(|b| b.epoch == self.base.epoch && b.version >= self.base.version)
     }
 
     /// The same for every follower that holds the same, so that handed in twice it is one change.

@@ -1,6 +1,9 @@
 //! What may be forgotten: by the cursors of live devices, never by days alone (I10, TR-14).
 
-use crate::time::{Stamp, Time};
+use crate::{
+    planted::{self, Bug},
+    time::{Stamp, Time},
+};
 use std::time::Duration;
 
 /// How long a node keeps what it might still be asked about.
@@ -67,7 +70,10 @@ pub fn lines(readers: &[Reader], now: Time, keep: &Keep) -> Lines {
     let read = live.filter_map(|reader| reader.read).min().unwrap_or(Stamp(i64::MAX));
     let before = |kept: Duration| Stamp(now.0.saturating_sub(micros(kept)));
     Lines {
-        tombstones: read.min(before(keep.tombstones)),
+        tombstones: match planted::has(Bug::EarlyPurge) {
+            true => before(keep.tombstones),
+            false => read.min(before(keep.tombstones)),
+        },
         history: keep.history.map_or(Stamp(i64::MIN), |kept| read.min(before(kept))),
         receipts: read.min(before(keep.receipts)),
         settled: before(keep.receipts).time(),

@@ -9,6 +9,7 @@ use ropeway_core::{
     limits,
     outbox::{Entry, EntryState},
     plan::Keys,
+    planted::{self, Bug},
     receipt::Reason,
     restored,
     time::{Stamp, Time},
@@ -52,7 +53,7 @@ impl Node {
             return Ok(());
         }
         let hello = transport.hello().await?;
-        if hello.epoch != absorbed {
+        if hello.epoch != absorbed && !planted::has(Bug::IgnoredEpoch) {
             self.offer_again(space, &Restored { epoch: hello.epoch, now: hello.now }).await?;
         }
         Ok(())
@@ -65,7 +66,8 @@ impl Node {
         followed: &Followed,
         end: &PageEnd,
     ) -> Result<bool, ReplicaError> {
-        let changed = followed.epoch.as_ref().is_some_and(|absorbed| *absorbed != end.epoch);
+        let changed = followed.epoch.as_ref().is_some_and(|absorbed| *absorbed != end.epoch)
+            && !planted::has(Bug::IgnoredEpoch);
         Ok(changed && self.offered(space).await?.as_ref() != Some(&end.epoch))
     }
 

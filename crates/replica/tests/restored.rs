@@ -210,6 +210,34 @@ async fn changes_that_the_backup_knows_are_answered_as_before() {
     assert_equal(&cloud, &pi).await;
 }
 
+/// Whoever deletes a record that they have, while its upstream went back in time, is not asked about it.
+#[tokio::test]
+async fn what_was_deleted_here_knowingly_is_no_question() {
+    let (mut cloud, pi, token, image) = venue().await;
+    cloud.put("VAR", "incident", "early", json!({ "description": "by the VAR" })).await;
+    pi.sync(&cloud.cable(&token)).await;
+    cloud.restore(&image, "again").await;
+    pi.delete("Ada", "incident", "early").await;
+    pi.sync(&cloud.cable(&token)).await;
+    assert_eq!(cloud.lost().await, []);
+    assert_eq!(cloud.field("incident", "early", "description").await, Value::Null);
+    assert_equal(&cloud, &pi).await;
+}
+
+/// A deletion that came before somebody else's edit has not answered to it.
+#[tokio::test]
+async fn what_came_after_a_deletion_is_asked() {
+    let (mut cloud, pi, token, image) = venue().await;
+    pi.delete("Ada", "incident", "early").await;
+    pi.sync(&cloud.cable(&token)).await;
+    cloud.put("VAR", "incident", "early", json!({ "race": "race-1", "description": "it counts" })).await;
+    pi.sync(&cloud.cable(&token)).await;
+    cloud.restore(&image, "again").await;
+    pi.sync(&cloud.cable(&token)).await;
+    assert_eq!(cloud.lost().await, [("early".to_owned(), json!("it counts"))]);
+    assert_equal(&cloud, &pi).await;
+}
+
 /// An edit that was never sent, on top of one that was lost, and both arrive in their order: no conflict.
 #[tokio::test]
 async fn what_was_lost_goes_before_what_was_made_on_top_of_it() {

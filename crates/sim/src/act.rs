@@ -63,6 +63,10 @@ impl World {
                 }
                 Act::Restart { node } => self.host(*node).life().end(),
                 Act::Copy => self.copy().await,
+                Act::Backup { node } => self.host(*node).back_up(),
+                Act::Restore { node, restamp } => self.restore(self.host(*node), *restamp).await,
+                Act::PutBack { node } => self.put_back(self.host(*node)).await,
+                Act::Purge { node } => self.purge(self.host(*node)).await,
             }
         })
     }
@@ -152,6 +156,17 @@ impl World {
         let Some(upstream) = host.parent.filter(|_| report.problem == Some(ProblemCode::DeviceCloned)) else {
             return;
         };
+        if locked(&host.put_back).take().is_some() {
+            let renewed = async {
+                host.node().renew(&space(), Renewal::Restored).await?;
+                host.restart().await
+            };
+            match renewed.await {
+                Ok(()) => self.say(|| format!("  node {} says that it was restored", host.index)),
+                Err(error) => self.fault(&format!("a restored device cannot be renewed: {error}")),
+            }
+            return;
+        }
         if std::mem::replace(&mut *locked(&self.copy), Copied::Refused) == Copied::No {
             self.violated("I12", format!("node {} is refused as a copy, and there is none", host.index));
         }

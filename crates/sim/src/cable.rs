@@ -1,6 +1,7 @@
 //! The way to the upstream, which loses, repeats, delays and cuts, and during which other things happen.
 
 use crate::{
+    forget::stamp_of,
     host::{locked, space},
     story::Fault,
     world::World,
@@ -15,7 +16,10 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// A request that waits until something else has happened.
 pub(crate) type Pause = oneshot::Sender<()>;
@@ -93,8 +97,12 @@ impl Cable {
         let request =
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let page = node.feed_to(&device, &[], &request).await.map_err(|e| self.world.problem(e))?;
-        let upto = cursor.and_then(|cursor| cursor.split('.').next()?.parse().ok()).map(Stamp);
-        if let Some(upto) = upto.filter(|stamp| device.pulled.is_none_or(|before| *stamp > before)) {
+        // As the server does: what a device sends back as its cursor it has, and no more.
+        let upto = match cursor {
+            None => Some(Stamp(0)),
+            Some(cursor) => stamp_of(cursor),
+        };
+        if let Some(upto) = upto.filter(|stamp| device.pulled != Some(*stamp)) {
             node.pulled(&device.id, upto).await.map_err(|e| self.world.problem(e))?;
         }
         let end = PageEnd {
@@ -118,6 +126,7 @@ impl World {
         let node = self.hosts[host.parent.unwrap_or(0)].node();
         let token = locked(&host.token).clone();
         let device = node.authenticate(&token).await.map_err(|e| self.problem(e))?;
+        *locked(&host.heard) = Some(Instant::now());
         if let Some(pair) = pair {
             node.meet(&device, pair).await.map_err(|e| self.problem(e))?;
         }
@@ -142,6 +151,7 @@ impl World {
                 return Err(TransportError::Problem(Problem::new(ProblemCode::Malformed, text)));
             }
         };
+        node.may_push(&device).await.map_err(|e| self.problem(e))?;
         let grant = node.grant_of(&device);
         let changes = push.changes.clone();
         let decided = node.ingest(&device.space, grant, push.changes).await;
@@ -174,6 +184,7 @@ impl World {
             ReplicaError::Revoked(_) => ProblemCode::DeviceRevoked,
             ReplicaError::CursorInvalid => ProblemCode::CursorInvalid,
             ReplicaError::EpochChanged => ProblemCode::EpochChanged,
+            ReplicaError::ResyncRequired(_) => ProblemCode::ResyncRequired,
             ReplicaError::TooLarge(_) => ProblemCode::TooLarge,
             other => {
                 self.fault(&format!("a request failed: {other}"));

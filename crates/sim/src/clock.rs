@@ -2,7 +2,7 @@
 
 use ropeway_core::time::Time;
 use ropeway_replica::Clock;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use tokio::time::Instant;
 
 /// When every story begins: 2026-02-14T09:00:00Z.
@@ -18,6 +18,8 @@ pub(crate) struct SimClock {
     booted: AtomicI64,
     /// The latest that the wall clock has ever shown.
     latest: AtomicI64,
+    /// Whether it was ever wrong.
+    strayed: AtomicBool,
 }
 
 impl SimClock {
@@ -29,12 +31,24 @@ impl SimClock {
             boot: AtomicU64::new(1),
             booted: AtomicI64::new(0),
             latest: AtomicI64::new(0),
+            strayed: AtomicBool::new(false),
         }
     }
 
     /// Makes the wall clock wrong by this many microseconds.
     pub(crate) fn set_wrong(&self, micros: i64) {
         self.wrong.store(micros, Ordering::Relaxed);
+        self.strayed.fetch_or(micros != 0, Ordering::Relaxed);
+    }
+
+    /// Whether the wall clock is wrong.
+    pub(crate) fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the wall clock was ever wrong.
+    pub(crate) fn has_strayed(&self) -> bool {
+        self.strayed.load(Ordering::Relaxed)
     }
 
     /// The machine starts again: another boot, whose monotonic clock begins anew.

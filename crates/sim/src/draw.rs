@@ -3,7 +3,7 @@
 use crate::{
     chance::Chance,
     ledger::token,
-    story::{Act, Crash, Edit, Fault, Meanwhile, Setting, Story},
+    story::{Act, Crash, Edit, Fault, Kept, Meanwhile, Setting, Story},
     world::profile_of,
 };
 use ropeway_core::{
@@ -61,6 +61,10 @@ fn setting(chance: &mut Chance) -> Setting {
         parents,
         batch: chance.weighted(&[(1, 1), (2, 3), (2, 500)]),
         page: chance.weighted(&[(1, 1), (2, 3), (2, 5_000)]),
+        kept: Kept {
+            horizon_ms: *chance.one(&[HOUR, 8 * HOUR, 180 * 24 * HOUR]),
+            tombstones_ms: *chance.one(&[1_000, HOUR / 6]),
+        },
     }
 }
 
@@ -88,12 +92,18 @@ enum What {
     Retry,
     Restart,
     Copy,
+    Backup,
+    Restore,
+    PutBack,
+    Purge,
 }
 
 impl Taste {
     fn new(chance: &mut Chance, profile: &Profile, copies: bool) -> Self {
         let clocks = chance.happens(30);
         let mut some = |often: u64| if chance.happens(60) { often } else { 0 };
+        // A copy beside a backup would be two stories in one.
+        let backups = if copies { 0 } else { some(4) };
         let kinds = vec![
             (8, What::Wait),
             (if clocks { 3 } else { 0 }, What::Clock),
@@ -107,6 +117,10 @@ impl Taste {
             (some(2), What::Retry),
             (some(2), What::Restart),
             (if copies { 4 } else { 0 }, What::Copy),
+            (backups, What::Backup),
+            (backups / 2, What::Restore),
+            (backups / 2, What::PutBack),
+            (some(4), What::Purge),
         ];
         let pool = 2 + chance.index(4);
         let faults = *chance.one(&[0, 15, 40]);
@@ -192,6 +206,10 @@ impl Pen<'_> {
             What::Discard => Act::Discard { node: self.follower(), which: self.work.index(4) },
             What::Retry => Act::Retry { node: self.follower() },
             What::Copy if outermost => Act::Copy,
+            What::Backup => Act::Backup { node },
+            What::Restore => Act::Restore { node, restamp: self.work.happens(20) },
+            What::PutBack if outermost => Act::PutBack { node: self.follower() },
+            What::Purge => Act::Purge { node },
             What::Restart if outermost => Act::Restart { node },
             _ => {
                 let behind = self.work.happens(15).then(|| self.work.below(3));

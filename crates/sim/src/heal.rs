@@ -90,6 +90,7 @@ impl World {
         if *locked(&self.copy) == Copied::Unnoticed {
             self.violated("I3", "a machine and its copy sync side by side, and nobody is told".into());
         }
+        self.came_back().await?;
         let truth = self.dump(&self.hosts[0]).await?;
         let digest = self.hosts[0].image().space(&space()).await?.digest;
         for host in self.hosts.iter().filter(|host| host.is_there()) {

@@ -17,6 +17,7 @@ use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
+use tokio::time::Instant;
 
 /// The one space of a story.
 pub(crate) fn space() -> SpaceId {
@@ -44,6 +45,19 @@ pub(crate) struct Host {
     pub(crate) examined: Mutex<i64>,
     /// Its token at the upstream.
     pub(crate) token: Mutex<String>,
+    /// When its upstream heard of it last, as far as that upstream remembers.
+    pub(crate) heard: Mutex<Option<Instant>>,
+    /// Its last backup.
+    pub(crate) backup: Mutex<Option<Backup>>,
+    /// That it was put back to a backup, and has not been told so yet.
+    pub(crate) put_back: Mutex<Option<()>>,
+}
+
+/// A backup of a machine, with what it had acknowledged by then.
+#[derive(Clone)]
+pub(crate) struct Backup {
+    pub(crate) disk: Arc<MemoryStore>,
+    pub(crate) ledger: Ledger,
 }
 
 /// The run that a machine is in.
@@ -83,6 +97,9 @@ impl Host {
             sent: Mutex::default(),
             examined: Mutex::new(-1),
             token: Mutex::default(),
+            heard: Mutex::new(Some(Instant::now())),
+            backup: Mutex::default(),
+            put_back: Mutex::default(),
         })
     }
 
@@ -102,6 +119,19 @@ impl Host {
         locked(&self.token).clone_from(&locked(&other.token));
         locked(&self.ledger).values.clone_from(&locked(&other.ledger).values);
         self.asleep.store(false, Ordering::Relaxed);
+        self.restart().await
+    }
+
+    /// Takes a backup.
+    pub(crate) fn back_up(&self) {
+        let backup = Backup { disk: Arc::new(self.image().image()), ledger: locked(&self.ledger).clone() };
+        *locked(&self.backup) = Some(backup);
+    }
+
+    /// Starts again on what the last backup holds.
+    pub(crate) async fn start_on(&self, backup: &Backup) -> Result<(), ReplicaError> {
+        *locked(&self.disk) = Arc::new(backup.disk.image());
+        locked(&self.ledger).clone_from(&backup.ledger);
         self.restart().await
     }
 

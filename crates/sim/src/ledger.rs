@@ -35,7 +35,7 @@ pub(crate) fn tokens_of(fields: &Fields) -> BTreeSet<Token> {
 }
 
 /// What one node has acknowledged.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Ledger {
     /// Values entered.
     pub(crate) values: BTreeSet<Token>,
@@ -55,12 +55,15 @@ impl Ledger {
             let before = self.answers.get(change)?;
             return Some(format!("{change} was {before:?} and now is {answer:?}"));
         }
-        self.values.extend(tokens_of(fields));
         match self.answers.insert(change.clone(), answer) {
             Some(before) if before != answer => {
                 Some(format!("{change} was {before:?} and now is {answer:?}"))
             }
-            _ => None,
+            Some(_) => None,
+            None => {
+                self.values.extend(tokens_of(fields));
+                None
+            }
         }
     }
 }

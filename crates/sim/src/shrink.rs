@@ -82,6 +82,10 @@ pub(crate) fn node_of(act: &Act) -> Option<usize> {
         | Act::Answer { node, .. }
         | Act::Discard { node, .. }
         | Act::Retry { node }
-        | Act::Restart { node } => Some(*node),
+        | Act::Restart { node }
+        | Act::Backup { node }
+        | Act::Restore { node, .. }
+        | Act::PutBack { node }
+        | Act::Purge { node } => Some(*node),
     }
 }

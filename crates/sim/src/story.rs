@@ -33,6 +33,25 @@ pub struct Setting {
     /// The node whose disk may be copied into one more machine, the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<usize>,
+    /// For how long the nodes keep what readers may still ask about.
+    #[serde(default)]
+    pub kept: Kept,
+}
+
+/// For how long the nodes keep what readers may still ask about, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// A device not seen for longer holds nothing back.
+    pub horizon_ms: u64,
+    /// Tombstones are kept for so long at least.
+    pub tombstones_ms: u64,
+}
+
+impl Default for Kept {
+    fn default() -> Self {
+        let days = 180 * 24 * 3_600_000;
+        Self { horizon_ms: days, tombstones_ms: days }
+    }
 }
 
 /// One step.
@@ -130,6 +149,28 @@ pub enum Act {
     },
     /// The disk of the node that the setting names is copied, and the copy runs too.
     Copy,
+    /// A backup of a node is taken, in the place of the one before.
+    Backup {
+        /// The node.
+        node: usize,
+    },
+    /// A node goes back to its last backup, and begins a new epoch.
+    Restore {
+        /// The node.
+        node: usize,
+        /// Whether records that lie ahead of the clock get new stamps.
+        restamp: bool,
+    },
+    /// A device that nobody follows is put back to its last backup, and nobody is told.
+    PutBack {
+        /// The node.
+        node: usize,
+    },
+    /// A node forgets what no live device needs.
+    Purge {
+        /// The node.
+        node: usize,
+    },
 }
 
 /// One edit by a person or a device.

@@ -4,6 +4,7 @@ use crate::{
     clock::SimClock,
     host::{Host, locked, space},
     ledger::Token,
+    past::Awaited,
     story::{Setting, Story},
 };
 use ropeway_core::{
@@ -68,6 +69,8 @@ pub(crate) struct World {
     pub(crate) clients: Mutex<BTreeMap<(usize, usize), Client>>,
     /// What the author of a value saw in its place.
     pub(crate) saw: Mutex<BTreeMap<Token, Option<Token>>>,
+    /// What followers of a restored node still hold of what it lost.
+    pub(crate) awaited: Mutex<Vec<Awaited>>,
     /// Whether a machine was copied, and whether one of the two was told so.
     pub(crate) copy: Mutex<Copied>,
     found: Mutex<Vec<Violation>>,
@@ -133,6 +136,7 @@ impl World {
             hosts,
             clients: Mutex::default(),
             saw: Mutex::default(),
+            awaited: Mutex::default(),
             copy: Mutex::default(),
             found: Mutex::default(),
             trace: Mutex::new(Trace { hasher: blake3::Hasher::new(), lines }),

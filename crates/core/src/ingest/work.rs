@@ -367,10 +367,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Writes a conflict about a record and notes it there when it is open.
+    /// Writes a conflict about a record and notes it there when it is open. One that is here already, because
+    /// another node decided the same change before, stays as it is.
     pub(crate) fn open(&mut self, group: &str, conflict: &Conflict, author: &Author) -> Step<RecordId> {
         let id = conflict_id(&conflict.change, group);
         let key = Key::new(&Collection::trusted(CONFLICT), &id);
+        if self.lookup(&key)?.is_some_and(|there| there.is_live()) {
+            return Ok(id);
+        }
         let record = new_record(conflict.write(), author, conflict.opened_at);
         self.insert(key, record);
         if conflict.is_open() {

@@ -4,7 +4,7 @@ use super::{On, hand::*};
 use crate::{Stored, SyncOutcome, SyncRun, Walk};
 use ropeway_core::{
     outbox::{Entry, EntryState},
-    plan::{Keys, Snapshot},
+    plan::{JOINED, Keys, Link, Row, Snapshot},
     retention::Lines,
     time::{Stamp, Time},
 };
@@ -82,6 +82,35 @@ pub(super) async fn tombstones_go_up_to_the_line_and_not_under_unsettled_work(on
     assert_eq!(there(&store).await, ["live", "b", "a"]);
     assert_eq!(store.space(&space()).await.unwrap().purged, dead[4]);
     sound(&*store, &space()).await;
+}
+
+pub(super) async fn what_a_question_or_a_joined_row_names_stays(on: On) {
+    let store = opened(&on).await;
+    for id in ["asked", "survivor", "joined", "child"] {
+        put(&store, id, r#"{"n":1}"#).await;
+    }
+    let join = |snapshot: &Snapshot| Draft::over(snapshot).join(&key("joined"), "survivor").done();
+    transact(&store, &["joined"], join).await;
+    for id in ["asked", "survivor", "child"] {
+        delete(&store, id).await;
+    }
+    let asked = |snapshot: &Snapshot| {
+        let mut draft = Draft::over(snapshot);
+        let mut record = snapshot.records[&key("asked")].clone();
+        record.contested = true;
+        let (key, contribution) = (key("asked"), (0, 0));
+        draft.plan.rows.push(Row { key, record, is_new: false, contribution });
+        draft.done()
+    };
+    transact(&store, &["asked"], asked).await;
+    write(&store, |plan| {
+        let link = |field: &str, child| Link { parent: key("survivor"), child, field: field.into() };
+        plan.links = vec![link(JOINED, key("joined")), link("twin", key("child"))];
+    })
+    .await;
+    let lines = Lines { tombstones: head(&store).await, ..nothing() };
+    assert_eq!(purge(&store, &lines, 1, false).await, BTreeMap::from([("tombstones", 1)]));
+    assert_eq!(there(&store).await, ["joined", "asked", "survivor"]);
 }
 
 pub(super) async fn receipts_go_by_their_stamp(on: On) {

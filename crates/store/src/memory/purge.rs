@@ -4,11 +4,15 @@ use super::space::Space;
 use crate::purge::{Purged, RUNS_KEPT, Walk};
 use ropeway_core::{
     id::{ChangeId, Key},
+    plan::{JOINED, Link},
     record::{Record, State},
     retention::Lines,
     time::{Stamp, Time},
 };
-use std::ops::Bound::{Excluded, Unbounded};
+use std::{
+    collections::BTreeSet,
+    ops::Bound::{Excluded, Unbounded},
+};
 
 impl Space {
     /// One step of at most `rows` rows.
@@ -34,8 +38,11 @@ impl Space {
         let mut gone = 0;
         for (stamp, key) in &found {
             let is_laid = self.outbox.values().any(|e| e.state.is_unsettled() && e.over == *key);
-            let holds = |r: &Record| r.upstream.as_ref().is_some_and(|u| u.held.is_some());
-            if is_laid || self.records.get(key).is_some_and(holds) {
+            let holds = |r: &Record| r.contested || r.upstream.as_ref().is_some_and(|u| u.held.is_some());
+            let joined = |links: &BTreeSet<Link>| links.iter().any(|link| &*link.field == JOINED);
+            let is_named =
+                self.records.get(key).is_some_and(holds) || self.links.get(key).is_some_and(joined);
+            if is_laid || is_named {
                 continue;
             }
             gone += 1;

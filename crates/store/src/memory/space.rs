@@ -35,7 +35,7 @@ pub(super) struct Space {
     pub(super) history: BTreeMap<Key, Vec<Record>>,
     pub(super) receipts: BTreeMap<ChangeId, Remembered>,
     prints: BTreeMap<(Collection, String), BTreeSet<(i64, RecordId)>>,
-    links: BTreeMap<Key, BTreeSet<Link>>,
+    pub(super) links: BTreeMap<Key, BTreeSet<Link>>,
     pub(super) audiences: Audiences,
     pub(super) outbox: BTreeMap<i64, Entry>,
     pub(super) batches: Vec<Sealed>,

@@ -6,9 +6,12 @@ use ropeway_core::{id::SpaceId, retention::Lines, time::Stamp};
 use tokio_postgres::Row;
 
 /// Nothing may be laid over the row that goes: an unsettled entry, or what the upstream last said.
-const TOMBSTONES: &str = "SELECT r.stamp, r.version, r.collection, r.id, r.up_held IS NULL AND NOT EXISTS (
+const TOMBSTONES: &str = "SELECT r.stamp, r.version, r.collection, r.id,
+    r.up_held IS NULL AND NOT r.contested AND NOT EXISTS (
     SELECT 1 FROM rw_outbox o WHERE o.space = $1 AND o.state = ANY ('{0,1,2,3,4}')
-    AND o.collection = r.collection AND o.record = r.id)
+    AND o.collection = r.collection AND o.record = r.id) AND NOT EXISTS (
+    SELECT 1 FROM rw_links l WHERE l.space = $1 AND l.parent_collection = r.collection
+    AND l.parent = r.id AND l.field = '@joined')
   FROM rw_records r WHERE r.space = $1 AND r.state = 1 AND r.stamp > $2 AND r.stamp <= $3
   ORDER BY r.stamp LIMIT $4";
 const BURIED: &str = "DELETE FROM rw_records WHERE space = $1 AND stamp = ANY ($2::bigint[])";

@@ -5,10 +5,14 @@ use crate::purge::{Purged, RUNS_KEPT, Walk};
 use ropeway_core::{retention::Lines, time::Stamp};
 use rusqlite::{Params, Row};
 
-/// Nothing may be laid over the row that goes: an unsettled entry, or what the upstream last said.
-const TOMBSTONES: &str = "SELECT no, stamp, version, collection, id, up_held IS NULL AND NOT EXISTS (
+/// Nothing may be laid over the row that goes: an unsettled entry, or what the upstream last said. No open
+/// question may be about it, and no joined row may lead to it.
+const TOMBSTONES: &str = "SELECT no, stamp, version, collection, id,
+    up_held IS NULL AND contested = 0 AND NOT EXISTS (
     SELECT 1 FROM rw_outbox AS o INDEXED BY rw_outbox_state WHERE o.space = ?1 AND o.state IN (0, 1, 2, 3, 4)
-    AND o.collection = rw_records.collection AND o.record = rw_records.id)
+    AND o.collection = rw_records.collection AND o.record = rw_records.id) AND NOT EXISTS (
+    SELECT 1 FROM rw_links WHERE rw_links.space = ?1 AND parent_collection = rw_records.collection
+    AND parent = rw_records.id AND field = '@joined')
   FROM rw_records INDEXED BY rw_records_gone
   WHERE space = ?1 AND state = 1 AND stamp > ?2 AND stamp <= ?3 ORDER BY stamp LIMIT ?4";
 const BURIED: &str = "DELETE FROM rw_records WHERE no = ?1";

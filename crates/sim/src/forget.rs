@@ -1,0 +1,109 @@
+//! Forgetting on purpose, and the oracle of I10: no tombstone goes while a live device has not read it.
+
+use crate::{
+    host::{Host, locked, space},
+    ledger::{Token, tokens},
+    world::World,
+};
+use ropeway_core::{id::Key, record::State, retention::Keep, time::Stamp};
+use ropeway_replica::ReplicaError;
+use ropeway_store::{Store, StoreError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// When a device was seen is noted at most once in so long.
+const NOTED_EVERY: Duration = Duration::from_secs(10);
+
+impl World {
+    /// Forgets what no live device needs.
+    ///
+    /// Not while its clock is wrong: to one that is a year ahead everything looks old enough.
+    pub(crate) async fn purge(&self, host: &Host) {
+        if host.clock.is_wrong() {
+            return;
+        }
+        let keep = Keep {
+            horizon: Duration::from_millis(self.setting.kept.horizon_ms),
+            tombstones: Duration::from_millis(self.setting.kept.tombstones_ms),
+            ..Keep::default()
+        };
+        let purged = async {
+            let before = self.tombstones(host).await?;
+            let mut values = BTreeMap::new();
+            for key in before.keys() {
+                values.insert(key.clone(), self.values_of(host, key).await?);
+            }
+            let needed = self.unread(host, &keep).await?;
+            let node = host.node();
+            let purged = host.alive(node.purge(&space(), &keep, false)).await;
+            let after = self.tombstones(host).await?;
+            self.say(|| format!("  {} of {} tombstones stay", after.len(), before.len()));
+            for (key, stamp) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
+                // What was deleted by somebody who knew it is nobody's any more.
+                let gone = values.remove(key).unwrap_or_default();
+                locked(&host.ledger).values.retain(|value| !gone.contains(value));
+                self.give_up(host, &gone);
+                if let Some((follower, read)) = needed.filter(|(_, read)| read < stamp) {
+                    let text = format!(
+                        "node {} forgot {key} at {stamp}, and node {follower} has read up to {read} only",
+                        host.index
+                    );
+                    self.violated("I10", text);
+                }
+            }
+            match purged {
+                // Its head lies ahead of its clock.
+                Some(Err(ReplicaError::Invalid(_))) | None => Ok(()),
+                Some(purged) => purged.map(drop),
+            }
+        };
+        if let Err(error) = purged.await {
+            self.fault(&format!("node {} cannot purge: {error}", host.index));
+        }
+    }
+
+    /// Who of the live followers has read least, and how far. A node whose clock was wrong may not know who
+    /// is live.
+    async fn unread(&self, host: &Host, keep: &Keep) -> Result<Option<(usize, Stamp)>, StoreError> {
+        let epoch = host.image().space(&space()).await?.epoch;
+        let mut least: Option<(usize, Stamp)> = None;
+        for follower in self.followers_of(host).filter(|_| !host.clock.has_strayed()) {
+            let heard = *locked(&follower.heard);
+            let is_live = heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
+            let followed = follower.image().followed(&space()).await?;
+            // What is staged is on its disk, and what it sends back as its cursor.
+            let read = followed.staged.as_deref().or(followed.token.as_deref()).and_then(stamp_of);
+            let of_this_epoch = followed.epoch.as_ref() == Some(&epoch);
+            if let Some(read) = read.filter(|_| is_live && of_this_epoch)
+                && least.is_none_or(|(_, least)| read < least)
+            {
+                least = Some((follower.index, read));
+            }
+        }
+        Ok(least)
+    }
+
+    async fn tombstones(&self, host: &Host) -> Result<BTreeMap<Key, Stamp>, StoreError> {
+        let records = self.sight(host).await?.records.into_iter();
+        let dead = records.filter(|(_, record)| record.state == State::Deleted);
+        Ok(dead.map(|(key, record)| (key, record.stamp)).collect())
+    }
+
+    async fn values_of(&self, host: &Host, key: &Key) -> Result<BTreeSet<Token>, StoreError> {
+        let mut found = BTreeSet::new();
+        for (_, record) in host.image().records(&space(), std::slice::from_ref(key)).await? {
+            tokens(record.data.text(), &mut found);
+        }
+        for was in host.image().history(&space(), key).await? {
+            tokens(was.record.data.text(), &mut found);
+        }
+        Ok(found)
+    }
+}
+
+/// The stamp that a cursor begins with.
+pub(crate) fn stamp_of(cursor: &str) -> Option<Stamp> {
+    cursor.split(['.', '~']).next()?.parse().ok().map(Stamp)
+}

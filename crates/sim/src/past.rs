@@ -1,0 +1,120 @@
+//! Machines that go back in time: a node restored from its backup, a device put back to an old disk, and what
+//! must be found again afterwards.
+
+use crate::{
+    host::{Host, locked, space},
+    ledger::{Token, tokens},
+    world::World,
+};
+use ropeway_core::{conflict::Conflict, id::CONFLICT, outbox::EntryState, record::Record};
+use ropeway_replica::{ReplicaError, SequentialIds, begin_epoch};
+use ropeway_store::{Store, StoreError};
+use std::collections::BTreeSet;
+
+/// What a follower of a restored node holds of what that node had fed it.
+pub(crate) struct Awaited {
+    restored: usize,
+    follower: usize,
+    values: BTreeSet<Token>,
+}
+
+impl World {
+    /// A node goes back to its last backup and begins a new epoch. What its followers hold must come back.
+    pub(crate) async fn restore(&self, host: &Host, restamp: bool) {
+        let Some(backup) = locked(&host.backup).clone() else { return };
+        let restored = async {
+            let lost = self.held_by_followers(host).await?;
+            self.expect(host, lost);
+            host.start_on(&backup).await?;
+            let ids = SequentialIds::new(&format!("{}-restored", host.node().ids().id()));
+            begin_epoch(&*host.image(), &*host.clock, &ids, &[space()], restamp).await?;
+            host.restart().await
+        };
+        if let Err(error) = restored.await {
+            self.fault(&format!("node {} cannot be restored: {error}", host.index));
+        }
+        // It has forgotten when it heard of them.
+        self.followers_of(host).for_each(|follower| *locked(&follower.heard) = None);
+    }
+
+    /// A device goes on with the disk of its last backup, as if nothing had happened.
+    pub(crate) async fn put_back(&self, host: &Host) {
+        let Some(backup) = locked(&host.backup).clone().filter(|_| host.parent.is_some()) else { return };
+        if self.followers_of(host).next().is_some() {
+            return;
+        }
+        *locked(&host.put_back) = Some(());
+        self.expect(host, Vec::new());
+        if let Err(error) = host.start_on(&backup).await {
+            self.fault(&format!("node {} does not start on its old disk: {error}", host.index));
+        }
+    }
+
+    pub(crate) fn followers_of<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a Host> {
+        self.hosts.iter().filter(|follower| follower.parent == Some(host.index) && follower.is_there())
+    }
+
+    /// From now on `lost` must come back to `host`; whatever was awaited from it went with its disk.
+    fn expect(&self, host: &Host, lost: Vec<Awaited>) {
+        let mut awaited = locked(&self.awaited);
+        awaited.retain(|other| other.restored != host.index && other.follower != host.index);
+        awaited.extend(lost);
+    }
+
+    /// What was deleted at a restored node, and forgotten there, does not come back.
+    pub(crate) fn give_up(&self, host: &Host, gone: &BTreeSet<Token>) {
+        for awaited in locked(&self.awaited).iter_mut().filter(|awaited| awaited.restored == host.index) {
+            awaited.values.retain(|value| !gone.contains(value));
+        }
+    }
+
+    async fn held_by_followers(&self, host: &Host) -> Result<Vec<Awaited>, StoreError> {
+        let epoch = host.image().space(&space()).await?.epoch;
+        let mut held = Vec::new();
+        for follower in self.followers_of(host) {
+            let mut values = BTreeSet::new();
+            for (key, record) in &self.sight(follower).await?.records {
+                let of_this_epoch = record.upstream.as_ref().filter(|u| u.epoch == epoch && u.version > 0);
+                // A question that was settled is history, and history is not handed in.
+                let is_asked = &*key.collection != CONFLICT
+                    || Conflict::read(&record.data).is_some_and(|conflict| conflict.is_open());
+                if let Some(upstream) = of_this_epoch.filter(|_| record.is_live() && is_asked) {
+                    let data = upstream.held.as_ref().map_or(&record.data, |held| &held.data);
+                    tokens(data.text(), &mut values);
+                }
+            }
+            held.push(Awaited { restored: host.index, follower: follower.index, values });
+        }
+        Ok(held)
+    }
+
+    /// At rest: what the followers of a restored node held is there again, in a record or in a question
+    /// about it, unless a person gave it up.
+    pub(crate) async fn came_back(&self) -> Result<(), ReplicaError> {
+        let awaited = std::mem::take(&mut *locked(&self.awaited));
+        for Awaited { restored, follower, values } in awaited {
+            let (there, here) = (&self.hosts[restored], &self.hosts[follower]);
+            let mut found = self.everything(there).await?;
+            for entry in here.image().outbox(&space(), &[EntryState::Discarded], i64::MIN, usize::MAX).await?
+            {
+                found.append(&mut crate::ledger::tokens_of(&entry.change.fields));
+            }
+            if let Some(lost) = values.difference(&found).next() {
+                let text =
+                    format!("node {restored} was restored, and `v{lost}v` did not come back from {follower}");
+                self.violated("I3", text);
+            }
+        }
+        Ok(())
+    }
+
+    async fn everything(&self, host: &Host) -> Result<BTreeSet<Token>, StoreError> {
+        let mut found = BTreeSet::new();
+        let mut take = |record: &Record| tokens(record.data.text(), &mut found);
+        for (key, record) in &self.sight(host).await?.records {
+            take(record);
+            host.image().history(&space(), key).await?.iter().for_each(|was| take(&was.record));
+        }
+        Ok(found)
+    }
+}
