@@ -135,6 +135,38 @@ impl Node {
         self.answer(&device.space, author, self.grant_of(device), answer).await
     }
 
+    /// Asks in the name of somebody at a device whether two records are one, of which `stays` would stay.
+    /// Returns the open conflict that is answered to join them. Errors as [`Node::resolve`], and
+    /// [`ReplicaError::Moved`] where that is asked already.
+    pub async fn ask_for(
+        &self,
+        device: &Device,
+        person: Option<String>,
+        about: &Key,
+        stays: &RecordId,
+    ) -> Result<ConflictView, ReplicaError> {
+        let id = ChangeId::parse(&self.inner.ids.id())?;
+        let named = [("collection", &*about.collection), ("record", &*about.id), ("other", &**stays)];
+        let change = Change {
+            record: RecordId::parse(&format!("{id}:twins"))?,
+            id,
+            collection: Collection::trusted(CONFLICT),
+            op: Op::Create,
+            fields: named.map(|(name, value)| (name.to_owned(), value.into())).into(),
+            seen: None,
+            base: None,
+            lost: None,
+            author: Author { device: device.id.clone(), person },
+            at: Some(self.author_time()),
+        };
+        let receipt = self.ingest(&device.space, self.grant_of(device), vec![change]).await?.pop();
+        let receipt = receipt.ok_or_else(|| ReplicaError::Invalid("the question was empty".into()))?;
+        match receipt.detail.conflicts.first() {
+            Some(conflict) => self.conflict(&device.space, conflict).await,
+            None => Err(refusal(&receipt)),
+        }
+    }
+
     async fn answer(
         &self,
         space: &SpaceId,
@@ -176,7 +208,7 @@ fn refusal(receipt: &Receipt) -> ReplicaError {
     let Some(reason) = &receipt.reason else { return ReplicaError::Invalid("refused".into()) };
     let text = reason.text.clone();
     match reason.code {
-        Code::Moved => ReplicaError::Moved(text),
+        Code::Moved | Code::ConflictOpen => ReplicaError::Moved(text),
         Code::Forbidden => ReplicaError::Forbidden(text),
         Code::NotFound => ReplicaError::NotFound(text),
         Code::TooLarge => ReplicaError::TooLarge(text),

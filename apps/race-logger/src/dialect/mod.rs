@@ -13,6 +13,7 @@ mod fingerprint;
 mod health;
 mod item;
 mod late;
+mod merge;
 mod record;
 mod record_types;
 mod result;
@@ -30,6 +31,7 @@ pub fn routes() -> OpenApiRouter<Host> {
         .route("/download", get(download::download))
         .route("/changes", get(download::changes))
         .route("/competitions", get(competitions::list).post(upload::competitions))
+        .route("/competitions/merge", post(merge::merge))
         .route("/conflicts", get(conflicts::list))
         .route("/conflicts/{id}", get(conflicts::show))
         .route("/conflicts/{id}/resolve", post(conflicts::resolve))
@@ -39,6 +41,7 @@ pub fn routes() -> OpenApiRouter<Host> {
         .route("/devices/{device_uuid}/decommission", post(devices::decommission))
         .route("/{record_type}", post(upload::upload))
         .route("/{record_type}/{id}", get(record::show))
+        .route("/{record_type}/{id}/unmerge", post(merge::unmerge))
         .fallback(health::nothing_here);
     OpenApiRouter::new().nest("/api/v1/sync", api)
 }

@@ -10,6 +10,7 @@ mod certs;
 mod clones;
 mod commands;
 mod crash;
+mod dialect;
 mod disk;
 mod documented;
 mod faults;

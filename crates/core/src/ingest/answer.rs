@@ -29,6 +29,9 @@ impl Work<'_> {
         let key = change.key();
         self.found = self.lookup(&key)?;
         let refuse = |code, text: String| Ok(Answer::refused(change, code, None, text));
+        if change.op == Op::Create {
+            return self.ask_by_hand(change);
+        }
         if change.op != Op::Patch {
             return refuse(
                 Code::Forbidden,

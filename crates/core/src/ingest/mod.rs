@@ -4,6 +4,7 @@
 //! changes. Where it needs what was not loaded it says so and is asked again under the same lock.
 
 mod answer;
+mod ask;
 pub(crate) mod create;
 mod delete;
 pub(crate) mod edit;
@@ -16,6 +17,7 @@ pub(crate) mod relay;
 mod same;
 mod sight;
 pub(crate) mod work;
+mod writers;
 
 use crate::{
     change::{Batch, Change, Door, Op},
@@ -224,6 +226,9 @@ impl Work<'_> {
         if let Some(answer) = self.guard_server_only(&case, existing.as_ref()) {
             return Ok(answer);
         }
+        if let Some(answer) = self.guard_writers(&case, existing.as_ref()) {
+            return Ok(answer);
+        }
         if let Some(answer) = existing.as_ref().and_then(|r| self.refuse_move(&case, r)) {
             return Ok(answer);
         }
@@ -264,7 +269,7 @@ impl Work<'_> {
         }
     }
 
-    fn may_write(&self, collection: &str) -> bool {
+    pub(crate) fn may_write(&self, collection: &str) -> bool {
         match self.profile.roles.get(&self.grant.role).map(|role| &role.write) {
             Some(Writes::All) => true,
             Some(Writes::Only(names)) => names.iter().any(|n| n == collection),

@@ -238,8 +238,8 @@ impl Work<'_> {
             },
             incoming: Side {
                 values: values(&record),
-                by: change.author.clone(),
-                at: case.at,
+                by: record.author.clone(),
+                at: record.modified_at,
                 deleted: false,
             },
             state: Standing::Open,

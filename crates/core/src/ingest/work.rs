@@ -435,7 +435,7 @@ impl<'a> Work<'a> {
 
 /// `<change id>:<group>`; a group that is no name (a field that the profile does not know) goes by its
 /// hash, so that the id is one everywhere.
-fn conflict_id(change: &ChangeId, group: &str) -> RecordId {
+pub(crate) fn conflict_id(change: &ChangeId, group: &str) -> RecordId {
     match is_name(group) {
         true => RecordId::trusted(format!("{change}:{group}")),
         false => RecordId::trusted(format!("{change}:f-{:016x}", hash64(group.as_bytes()))),

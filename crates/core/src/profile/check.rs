@@ -260,7 +260,11 @@ impl Scope<'_> {
         let unset = draft.unset.as_ref().zip(kind);
         let unset = unset.and_then(|(v, kind)| self.value("`unset`", lead, kind, v, mistakes));
         let fields = draft.fields.get_ref().iter().map(|f| f.get_ref().clone()).collect();
-        Group { fields, rule, unset }
+        for role in draft.roles.iter().filter(|role| !self.roles.contains(&role.get_ref().as_str())) {
+            mistakes.at(&role.span(), unknown("role", role.get_ref(), self.roles));
+        }
+        let roles = draft.roles.iter().map(|role| role.get_ref().clone()).collect();
+        Group { fields, rule, unset, roles }
     }
 
     fn same(&self, draft: &SameDraft, mistakes: &mut Mistakes) -> Same {

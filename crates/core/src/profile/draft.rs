@@ -117,6 +117,7 @@ pub(super) struct GroupDraft {
     pub(super) fields: At<Vec<At<String>>>,
     pub(super) rule: Option<RuleDraft>,
     pub(super) unset: Option<At<Value>>,
+    pub(super) roles: Vec<At<String>>,
 }
 
 /// A fingerprint: names, each with whether absent equals absent.
@@ -438,7 +439,8 @@ fn groups(table: &Table<'_>, mistakes: &mut Mistakes) -> Vec<GroupDraft> {
 }
 
 fn group(value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> Option<GroupDraft> {
-    let table = Table::read("a group", value, &["fields", "rule", "tie", "order", "unset"], mistakes)?;
+    let table =
+        Table::read("a group", value, &["fields", "rule", "tie", "order", "unset", "roles"], mistakes)?;
     table.must("rule", mistakes);
     let rule = rule::read(&table, "rule", "tie", mistakes);
     let unset = table.get("unset").and_then(|v| json(v, mistakes));
@@ -448,7 +450,8 @@ fn group(value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> Option<GroupDraft>
         mistakes.at(&fields.span(), "a group needs at least one field");
         return None;
     }
-    Some(GroupDraft { fields, rule, unset })
+    let roles = table.texts("roles", mistakes).map(At::into_inner).unwrap_or_default();
+    Some(GroupDraft { fields, rule, unset, roles })
 }
 
 fn same(value: &At<DeValue<'_>>, mistakes: &mut Mistakes) -> Option<SameDraft> {

@@ -217,6 +217,8 @@ pub struct Group {
     pub rule: Rule,
     /// A value of the leading field that counts as not yet set.
     pub unset: Option<Value>,
+    /// The only roles that may set its fields; empty: whoever may write the collection.
+    pub roles: Vec<String>,
 }
 
 /// How a contested field or group is settled.

@@ -1,0 +1,636 @@
+//! The race logger's documented API under stress: windows, twins at one instant, cut uploads, bad input, roles.
+
+use crate::rig::{Node, PATIENCE, call};
+use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::Barrier,
+    thread,
+};
+use tempfile::TempDir;
+
+/// A cloud that serves, with one race, and an administrator's token.
+struct Cloud {
+    node: Node,
+    url: String,
+    admin: Client,
+    _dir: TempDir,
+}
+
+/// One device at its API.
+#[derive(Clone)]
+struct Client {
+    url: String,
+    uuid: String,
+    token: String,
+}
+
+impl Cloud {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut node = Node::new(dir.path().join("cloud"));
+        node.write("race", "race-1", json!({ "name": "Sprint" }));
+        let added = node.ask(&["device", "add", "Office", "--role", "admin"]);
+        let url = node.serve(&[]);
+        let admin = Client::of(&url, &added);
+        Self { node, url, admin, _dir: dir }
+    }
+
+    fn device(&self, role: &str) -> Client {
+        let added = self.node.ask(&["device", "add", "Pi", "--role", role]);
+        Client::of(&self.url, &added)
+    }
+}
+
+impl Client {
+    fn of(url: &str, added: &Value) -> Self {
+        let text = |name: &str| added[name].as_str().unwrap().to_owned();
+        Self { url: url.to_owned(), uuid: text("device_uuid"), token: text("api_token") }
+    }
+
+    fn ask(&self, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> (u16, Value) {
+        let bearer = format!("Bearer {}", self.token);
+        let headers = [&[("authorization", &*bearer)], more].concat();
+        let (status, text) = call(&self.url, method, &format!("/api/v1/sync{path}"), &headers, body);
+        (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let (status, json) = self.ask("GET", path, &[], "");
+        assert_eq!(status, 200, "{path}: {json:#}");
+        json
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        self.ask("POST", path, &[], &body.to_string())
+    }
+
+    /// Uploads incidents; each result's status.
+    fn incidents(&self, items: &[Value]) -> (u16, Vec<Value>) {
+        self.upload("incidents", items)
+    }
+
+    fn upload(&self, kind: &str, items: &[Value]) -> (u16, Vec<Value>) {
+        let (status, json) = self.post(&format!("/{kind}"), &json!({ kind: items }));
+        let results = json["results"].as_array().unwrap_or_else(|| panic!("{status}: {json:#}")).clone();
+        assert_eq!(results.len(), items.len(), "one result an item: {json:#}");
+        (status, results)
+    }
+}
+
+fn statuses(results: &[Value]) -> Vec<&str> {
+    results.iter().map(|result| result["status"].as_str().unwrap()).collect()
+}
+
+fn incident(id: &str, bib: u32, at: &str) -> Value {
+    json!({ "client_uuid": id, "race_client_uuid": "race-1", "bib_number": bib, "created_at": at })
+}
+
+fn with(mut item: Value, name: &str, value: Value) -> Value {
+    item[name] = value;
+    item
+}
+
+/// ISMF-082, ISMF-130, ISMF-131, CT-01, CT-03, TR-02: which two incidents are one, over the documented API.
+#[test]
+fn which_two_incidents_are_one() {
+    let cloud = Cloud::new();
+    cloud.node.write("race_location", "gate", json!({ "race": "race-1" }));
+    cloud.node.write("race_location", "finish", json!({ "race": "race-1" }));
+    let pi = cloud.device("device");
+    let at = |second: &str| format!("2026-02-15T10:{second}Z");
+    let times = |first: &str, second: &str| (incident("", 7, &at(first)), incident("", 7, &at(second)));
+    let changed = |name: &str, value: Value| {
+        let (first, second) = times("32:00", "32:05");
+        (first, with(second, name, value))
+    };
+    let twice = |change: &dyn Fn(Value) -> Value| {
+        let (first, second) = times("32:00", "32:05");
+        (change(first), change(second))
+    };
+    let timeless = |mut item: Value| {
+        item.as_object_mut().unwrap().remove("created_at");
+        item
+    };
+    let pairs = [
+        ("2 s across the edge of a bucket", times("32:29", "32:31"), true),
+        ("31 s", times("32:00", "32:31"), false),
+        ("30 s", times("32:00", "32:30"), true),
+        ("30 s backwards", times("32:30", "32:00"), true),
+        ("25 s", times("32:10", "32:35"), true),
+        ("another bib", changed("bib_number", json!(8)), false),
+        ("the bib as a text", changed("bib_number", json!("7")), true),
+        ("a place and none", changed("race_location_client_uuid", json!("gate")), false),
+        ("one place", twice(&|item| with(item, "race_location_client_uuid", json!("gate"))), true),
+        ("no bib", twice(&|item| with(item, "bib_number", Value::Null)), false),
+        ("no time", twice(&timeless), false),
+        ("a time that is none", twice(&|item| with(item, "created_at", json!("noon"))), false),
+    ];
+    for (number, (name, (first, second), one)) in pairs.into_iter().enumerate() {
+        // A race of its own for each pair.
+        let race = format!("pair-{number}");
+        cloud.node.write("race", &race, json!({ "name": name }));
+        let own = |item: Value, id: &str| {
+            with(with(item, "race_client_uuid", json!(race)), "client_uuid", json!(format!("{race}-{id}")))
+        };
+        let (_, results) = cloud.admin.incidents(&[own(first, "a")]);
+        assert_eq!(statuses(&results), ["created"], "{name}");
+        let (status, results) = pi.incidents(&[own(second, "b")]);
+        let wanted = if one { (200, vec!["merged"]) } else { (201, vec!["created"]) };
+        assert_eq!((status, statuses(&results)), wanted, "{name}: {results:?}");
+    }
+    let shown = pi.get("/incidents/pair-11-a");
+    assert_eq!(shown["record"]["created_at_sent"], "noon", "nothing that was sent is lost");
+    assert!(shown["record"]["created_at"].is_string(), "the time of its arrival");
+}
+
+/// TR-04, ISMF-163: two devices upload twins at the same instant, again and again: one incident each time.
+#[test]
+fn twins_at_the_same_instant_are_one() {
+    let cloud = Cloud::new();
+    let devices = [cloud.device("device"), cloud.device("device"), cloud.device("device")];
+    for round in 0..6 {
+        let start = Barrier::new(devices.len());
+        let told: Vec<Value> = thread::scope(|scope| {
+            let uploads = devices.iter().enumerate().map(|(n, device)| {
+                let start = &start;
+                scope.spawn(move || {
+                    let at = format!("2026-02-15T10:{round:02}:{:02}Z", n * 5);
+                    let item = incident(&format!("twin-{round}-{n}"), 42, &at);
+                    start.wait();
+                    device.incidents(&[item]).1.remove(0)
+                })
+            });
+            let uploads: Vec<_> = uploads.collect();
+            uploads.into_iter().map(|upload| upload.join().unwrap()).collect()
+        });
+        let created = told.iter().filter(|result| result["status"] == "created").count();
+        assert_eq!(created, 1, "{told:?}");
+        let one = &told[0]["cloud_id"];
+        assert!(told.iter().all(|result| result["cloud_id"] == *one), "{told:?}");
+    }
+    let live = cloud.node.live("incident");
+    let live = live.values().filter(|row| row["state"] == "live").count();
+    assert_eq!(live, 6);
+}
+
+/// ISMF-153, ISMF-018: fifty incidents, of which thirty arrive and their answer does not.
+#[test]
+fn fifty_incidents_are_cut_after_thirty() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let items: Vec<Value> =
+        (0..50).map(|n| incident(&format!("i-{n:02}"), n + 1, "2026-02-15T10:32:00Z")).collect();
+    // The first thirty go out; the line is dead before the answer.
+    let body = json!({ "incidents": items[..30] }).to_string();
+    let mut line = TcpStream::connect(cloud.url.strip_prefix("http://").unwrap()).unwrap();
+    line.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        line,
+        "POST /api/v1/sync/incidents HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+        pi.token,
+        body.len()
+    )
+    .unwrap();
+    let mut first = [0; 1];
+    line.read_exact(&mut first).unwrap();
+    drop(line);
+    // Meanwhile somebody at the cloud corrects one of them.
+    cloud.node.write("incident", "i-03", json!({ "description": "seen on video" }));
+    let (status, results) = pi.incidents(&items);
+    assert_eq!(status, 200);
+    let words = statuses(&results);
+    assert!(words[..30].iter().all(|word| *word == "already_synced"), "{words:?}");
+    assert!(words[30..].iter().all(|word| *word == "created"), "{words:?}");
+    assert_eq!(cloud.node.live("incident").len(), 50);
+    assert_eq!(cloud.admin.get("/conflicts?resolution=all")["conflicts"], json!([]));
+    // A tenth upload of the same changes nothing (ISMF-004).
+    let dump = cloud.node.canonical();
+    pi.incidents(&items);
+    assert_eq!(cloud.node.canonical(), dump);
+}
+
+/// ISMF-048, CT-06, TR-23: bad items get their own answer, and their neighbours go through.
+#[test]
+fn bad_items_do_not_spoil_their_neighbours() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let script = "<script>alert(1)</script>'; DROP TABLE rw_records; --";
+    let items = [
+        incident("good-1", 1, "2026-02-15T10:00:00Z"),
+        json!({ "race_client_uuid": "race-1" }),
+        json!({ "client_uuid": 7, "race_client_uuid": "race-1" }),
+        json!({ "client_uuid": "no spaces here", "race_client_uuid": "race-1" }),
+        json!("not an object"),
+        with(incident("bad-bib", 1, "2026-02-15T11:00:00Z"), "bib_number", json!({ "a": 1 })),
+        with(incident("bad-word", 2, "2026-02-15T11:00:00Z"), "status", json!("cancelled")),
+        with(incident("no-race", 3, "2026-02-15T11:00:00Z"), "race_client_uuid", json!("nowhere")),
+        with(incident("bad-base", 4, "2026-02-15T11:00:00Z"), "base_version", json!("two")),
+        json!({ "client_uuid": "script", "race_client_uuid": "race-1", "description": script, "weather": script,
+            "officialized_by": script, "actor": script }),
+        incident("good-2", 5, "2026-02-15T12:00:00Z"),
+    ];
+    let (status, results) = pi.incidents(&items);
+    assert_eq!(status, 200, "mixed");
+    let codes: Vec<u64> = results.iter().map(|result| result["http_status"].as_u64().unwrap()).collect();
+    assert_eq!(codes, [201, 422, 422, 422, 422, 422, 422, 422, 422, 201, 201], "{results:#?}");
+    let ids: Vec<&Value> = results.iter().map(|result| &result["client_uuid"]).collect();
+    assert_eq!(ids[0], "good-1");
+    assert_eq!((ids[1], ids[5], ids[10]), (&Value::Null, &json!("bad-bib"), &json!("good-2")));
+    assert_eq!(results[7]["error"]["code"], "foreign_key_not_found");
+    let kept = cloud.node.data("incident", "script");
+    assert_eq!((kept["description"].as_str(), kept["weather"].as_str()), (Some(script), Some(script)));
+    assert_eq!(cloud.node.live("incident").len(), 3);
+
+    let (status, results) = pi.incidents(&items[1..4]);
+    assert_eq!((status, statuses(&results)), (422, vec!["error"; 3]), "all of them bad");
+    assert_eq!(pi.incidents(&[]), (200, vec![]));
+    for (body, wanted) in [
+        ("", 400),
+        ("{", 400),
+        ("[]", 400),
+        ("{}", 422),
+        ("{\"incidents\": 1}", 422),
+        ("{\"incidents\": null}", 422),
+        ("{\"incidents\": [], \"reports\": [{}]}", 422),
+    ] {
+        let (status, json) = pi.ask("POST", "/incidents", &[], body);
+        assert_eq!(status, wanted, "{body}: {json}");
+        assert!(json["error"]["message"].is_string(), "{json}");
+    }
+    let many: Vec<Value> = (0..10_000)
+        .map(|n| json!({ "client_uuid": format!("m{n}"), "race_client_uuid": "race-1" }))
+        .collect();
+    let (status, json) = pi.post("/incidents", &json!({ "incidents": many }));
+    assert_eq!((status, &json["error"]["code"]), (413, &json!("too_large")));
+    let (status, _) = pi.incidents(&many[..1_000]);
+    assert_eq!((status, cloud.node.live("incident").len()), (201, 1_003));
+    assert_eq!(pi.ask("POST", "/cheeses", &[], "{}").0, 404);
+    assert_eq!(pi.ask("DELETE", "/incidents", &[], "").0, 405);
+}
+
+/// ISMF-085, CT-07, CT-22: whose token it is, and what its holder may do.
+#[test]
+fn the_door_knows_who_asks_and_what_they_may() {
+    let cloud = Cloud::new();
+    let (pi, other) = (cloud.device("device"), cloud.device("device"));
+    let item = json!({ "incidents": [incident("i", 1, "2026-02-15T10:00:00Z")] }).to_string();
+    let send = |client: &Client, headers: &[(&str, &str)]| client.ask("POST", "/incidents", headers, &item).0;
+    assert_eq!(send(&pi, &[("x-device-uuid", &other.uuid)]), 401, "another device's header");
+    let (status, json) = Client { token: "nobody".into(), ..pi.clone() }.ask("GET", "/competitions", &[], "");
+    assert_eq!((status, &json["error"]["code"]), (401, &json!("unauthenticated")));
+    assert_eq!(Client { token: "nobody".into(), ..pi.clone() }.ask("GET", "/health", &[], "").0, 401);
+    let (status, text) = call(&cloud.url, "GET", "/api/v1/sync/health", &[], "");
+    assert!(status == 200 && text.contains("race-logger"), "{text}");
+    assert_eq!(send(&pi, &[("x-device-uuid", &pi.uuid)]), 201);
+    assert_eq!(send(&pi, &[]), 200, "the header may be left out");
+
+    let competition = json!({ "client_uuid": "c", "name": "Verbier" });
+    let decided = with(incident("d", 2, "2026-02-15T11:00:00Z"), "decision", json!("no_action"));
+    let plain = incident("p", 3, "2026-02-15T12:00:00Z");
+    let roles = [
+        ("var_operator", 403, 403, 201, 403),
+        ("national_referee", 403, 403, 201, 403),
+        ("international_referee", 403, 201, 201, 403),
+        ("referee_manager", 200, 201, 201, 403),
+        ("jury_president", 200, 201, 201, 200),
+        ("broadcast_viewer", 403, 403, 403, 403),
+        ("device", 200, 201, 201, 403),
+    ];
+    cloud.node.write("incident", "contested", json!({ "race": "race-1", "description": "of the cloud" }));
+    let contested = json!({ "client_uuid": "contested", "description": "of the pi" });
+    let conflict = pi.incidents(&[contested]).1[0]["conflict_id"].clone();
+    for (n, (role, on_competition, on_decision, on_incident, on_answer)) in roles.into_iter().enumerate() {
+        let client = cloud.device(role);
+        let own = |item: &Value| {
+            with(
+                item.clone(),
+                "client_uuid",
+                json!(format!("{role}-{}", item["client_uuid"].as_str().unwrap())),
+            )
+        };
+        let far = |item: &Value| with(own(item), "bib_number", json!(n + 100));
+        assert_eq!(client.upload("competitions", &[own(&competition)]).0, on_competition, "{role}");
+        assert_eq!(client.incidents(&[far(&decided)]).0, on_decision, "{role} decides");
+        assert_eq!(client.incidents(&[far(&plain)]).0, on_incident, "{role} reports");
+        assert_eq!(client.ask("GET", "/devices", &[], "").0, 403, "{role}");
+        let answer =
+            client.post(&format!("/conflicts/{conflict}/resolve"), &json!({ "resolution": "cloud_wins" }));
+        assert_eq!(answer.0, on_answer, "{role}: {}", answer.1);
+    }
+}
+
+/// ISMF-049 to ISMF-052, ISMF-060, ISMF-099, ISMF-144, GP-13: a device's life over the API.
+#[test]
+fn a_device_is_registered_renewed_and_decommissioned() {
+    let cloud = Cloud::new();
+    let new = json!({ "name": "Start Line Pi", "system_mode": "offline_device",
+        "metadata": { "hardware": "Pi 5", "os": "Debian", "app_version": "1" } });
+    let (status, answer) = cloud.admin.post("/devices", &new);
+    let device = &answer["device"];
+    assert_eq!((status, &device["status"]), (201, &json!("active")), "{answer}");
+    let token = device["api_token"].as_str().unwrap();
+    assert!(token.len() == 64 && token.bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
+    assert_eq!(cloud.admin.post("/devices", &with(new.clone(), "system_mode", json!("foo"))).0, 422);
+    let pi = Client {
+        url: cloud.url.clone(),
+        uuid: device["device_uuid"].as_str().unwrap().into(),
+        token: token.into(),
+    };
+    pi.ask("GET", "/competitions", &[("x-device-time", "2030-01-01T00:00:00Z")], "");
+    let list = cloud.admin.get("/devices");
+    let shown = list["devices"].as_array().unwrap().iter().find(|d| d["device_uuid"] == *pi.uuid).unwrap();
+    assert!(shown["last_seen_at"].is_string() && shown["metadata"]["hardware"] == "Pi 5", "{shown}");
+    assert!(shown["clock_offset_ms"].as_i64().unwrap() < -86_400_000, "its clock is years ahead: {shown}");
+    assert!(!list.to_string().contains(token), "the token is shown once");
+    for file in ["ropeway.db", "ropeway.db-wal"] {
+        let bytes = std::fs::read(cloud.node.dir.join(file)).unwrap_or_default();
+        assert!(!bytes.windows(64).any(|window| window == token.as_bytes()), "{file} holds the token");
+    }
+    let (_, answer) = cloud.admin.post(&format!("/devices/{}/rotate", pi.uuid), &json!({}));
+    let renewed = Client { token: answer["device"]["api_token"].as_str().unwrap().into(), ..pi.clone() };
+    assert_eq!(
+        (pi.ask("GET", "/competitions", &[], "").0, renewed.ask("GET", "/competitions", &[], "").0),
+        (401, 200)
+    );
+    let (status, answer) = cloud.admin.post(&format!("/devices/{}/decommission", pi.uuid), &json!({}));
+    assert_eq!((status, &answer["device"]["status"]), (200, &json!("decommissioned")));
+    for (method, path) in
+        [("GET", "/competitions"), ("GET", "/changes"), ("POST", "/incidents"), ("GET", "/health")]
+    {
+        assert_eq!(renewed.ask(method, path, &[], "{}").0, 403, "{path}");
+    }
+    assert_eq!(cloud.admin.post("/devices/nobody/rotate", &json!({})).0, 404);
+}
+
+/// CT-11, CT-14, CT-15, TR-01, TR-03: what is new comes through the feed; an edit on its base goes through; twins
+/// that were decided differently are asked about; a merge is taken apart and nothing of either is lost.
+#[test]
+fn changes_edits_twins_and_merges_come_to_a_device() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let begin = pi.get("/changes")["cursor"].as_str().unwrap().to_owned();
+    let (_, made) = pi.incidents(&[incident("a", 42, "2026-02-15T10:32:10Z")]);
+    let corrected =
+        json!({ "client_uuid": "a", "description": "cut the course", "base_version": made[0]["version"] });
+    let (status, results) = pi.incidents(&[corrected.clone()]);
+    assert_eq!((status, statuses(&results)), (200, vec!["updated"]), "{results:?}");
+    let newest = results[0]["version"].clone();
+    cloud.node.write("incident", "a", json!({ "status": "official" }));
+    let stale = json!({ "client_uuid": "a", "description": "cut it at gate 3", "base_version": newest });
+    let (status, results) = pi.incidents(&[stale]);
+    assert_eq!(
+        (status, statuses(&results)),
+        (200, vec!["updated"]),
+        "only the status changed since: {results:?}"
+    );
+    cloud.node.write("incident", "a", json!({ "description": "of the jury" }));
+    let stale = json!({ "client_uuid": "a", "description": "of the pi", "base_version": newest });
+    let (status, results) = pi.incidents(&[stale]);
+    assert_eq!((status, statuses(&results)), (409, vec!["conflict"]), "{results:?}");
+
+    // A twin, with a report for it and one for the other.
+    let (_, results) = cloud.admin.incidents(&[incident("b", 42, "2026-02-15T10:32:25Z")]);
+    assert_eq!(statuses(&results), ["merged"]);
+    let report =
+        |id: &str, of: &str| json!({ "client_uuid": id, "incident_client_uuid": of, "bib_number": 42 });
+    assert_eq!(pi.upload("reports", &[report("ra", "a"), report("rb", "b")]).0, 201);
+    let news = pi.get(&format!("/changes?since={begin}"));
+    let reports: Vec<&Value> =
+        news["reports"].as_array().unwrap().iter().map(|r| &r["incident_client_uuid"]).collect();
+    assert_eq!(reports, ["a", "a"], "both hang on the incident that stays");
+    assert_eq!(
+        news["aliases"],
+        json!([{ "record_type": "Incident", "client_uuid": "b", "merged_into": "a" }])
+    );
+    let kinds: Vec<&Value> =
+        news["conflicts"].as_array().unwrap().iter().map(|c| &c["conflict_type"]).collect();
+    assert_eq!(kinds, ["uuid_exists_different_data", "auto_merged"], "{news:#}");
+    assert_eq!(news["conflicts"][1]["resolution"], "cloud_wins", "CT-04: written already resolved");
+    assert_eq!(
+        cloud.admin.get("/conflicts")["conflicts"].as_array().unwrap().len(),
+        1,
+        "merges wait for nobody"
+    );
+    let upto = news["cursor"].as_str().unwrap();
+    let nothing = pi.get(&format!("/changes?since={upto}"));
+    assert_eq!((&nothing["incidents"], &nothing["has_more"]), (&json!([]), &json!(false)));
+
+    let (status, _) = cloud.admin.post("/incidents/b/unmerge", &json!({ "notes": "two athletes" }));
+    assert_eq!(status, 200);
+    assert_eq!(cloud.admin.post("/incidents/b/unmerge", &json!({})).0, 404, "it is no merge any more");
+    let news = pi.get(&format!("/changes?since={upto}"));
+    assert_eq!(news["incidents"][0]["client_uuid"], "b", "it lives again: {news:#}");
+    assert_eq!(pi.get("/reports/rb")["record"]["incident_client_uuid"], "b", "with its report");
+    let again = pi.incidents(&[incident("b", 42, "2026-02-15T10:32:25Z")]).1;
+    assert_eq!(statuses(&again), ["already_synced"], "a person said that they are two");
+
+    // Twins with different decisions.
+    let decided =
+        |id: &str, word: &str| with(incident(id, 7, "2026-02-15T11:00:00Z"), "decision", json!(word));
+    cloud.admin.incidents(&[decided("c", "no_action")]);
+    let (status, results) = pi.incidents(&[decided("d", "penalty_applied")]);
+    assert_eq!(
+        (status, &results[0]["conflict_type"]),
+        (409, &json!("fingerprint_match_uuid_differs")),
+        "{results:?}"
+    );
+    assert_eq!(pi.upload("reports", &[report("rd", "d")]).0, 201, "its reports are taken in");
+    let id = &results[0]["conflict_id"];
+    let (status, answer) =
+        cloud.admin.post(&format!("/conflicts/{id}/resolve"), &json!({ "resolution": "device_wins" }));
+    assert_eq!(status, 200, "{answer:#}");
+    let one = pi.get("/incidents/d");
+    assert_eq!(
+        (&one["record"]["client_uuid"], &one["record"]["decision"]),
+        (&json!("c"), &json!("penalty_applied"))
+    );
+}
+
+/// CT-03: a report brings its bib to an incident that has none, which is then found to be one with another.
+#[test]
+fn a_report_brings_the_bib_and_the_match() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    cloud.admin.incidents(&[incident("known", 42, "2026-02-15T10:32:10Z")]);
+    let nameless = json!({ "client_uuid": "nameless", "race_client_uuid": "race-1", "created_at": "2026-02-15T10:32:20Z" });
+    assert_eq!(statuses(&pi.incidents(&[nameless]).1), ["created"], "no bib, no match");
+    let report = |id: &str, bib: u32| json!({ "client_uuid": id, "incident_client_uuid": "nameless", "bib_number": bib });
+    let (status, results) = pi.upload("reports", &[report("r1", 42), report("r2", 43)]);
+    assert_eq!((status, statuses(&results)), (201, vec!["created", "created"]), "{results:?}");
+    assert_eq!(results[0]["deduplication"]["layer"], "fingerprint_match", "{results:?}");
+    assert_eq!(results[1].get("deduplication"), None);
+    assert_eq!(pi.get("/reports/r1")["record"]["incident_client_uuid"], "known");
+    assert_eq!(cloud.admin.get("/conflicts")["conflicts"], json!([]));
+}
+
+/// ISMF-151, ISMF-152, CT-25: two competitions of one name, and who may edit which.
+#[test]
+fn competitions_of_one_name_are_merged_by_a_person() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    cloud.node.write("competition", "cloud-c", json!({ "name": "Verbier 2026", "country": "CHE" }));
+    for n in 0..5 {
+        cloud.node.write(
+            "race",
+            &format!("cloud-r{n}"),
+            json!({ "competition": "cloud-c", "name": format!("Race {n}") }),
+        );
+    }
+    let own = json!({ "client_uuid": "pi-c", "name": "Verbier 2026", "country": "SUI" });
+    assert_eq!(
+        statuses(&pi.upload("competitions", std::slice::from_ref(&own)).1),
+        ["created"],
+        "both are kept"
+    );
+    let race =
+        |id: &str, name: &str| json!({ "client_uuid": id, "competition_client_uuid": "pi-c", "name": name });
+    assert_eq!(pi.upload("races", &[race("pi-r0", "Race 0"), race("pi-r1", "Night race")]).0, 200);
+    let (status, results) = pi.upload("competitions", &[json!({ "client_uuid": "cloud-c", "name": "Mine" })]);
+    assert_eq!(
+        (status, &results[0]["conflict_type"]),
+        (409, &json!("uuid_exists_different_data")),
+        "{results:?}"
+    );
+    let version = pi.get("/competitions/pi-c")["record"]["version"].clone();
+    let edit = json!({ "client_uuid": "pi-c", "place": "Le Châble", "base_version": version });
+    assert_eq!(statuses(&pi.upload("competitions", &[edit]).1), ["updated"], "its own side edits it");
+
+    let merge = json!({ "into": "cloud-c", "competitions": ["pi-c"], "resolved_by": "Ana" });
+    let (status, answer) =
+        cloud.admin.post("/competitions/merge", &with(merge.clone(), "preview", json!(true)));
+    assert_eq!(status, 200, "{answer:#}");
+    let fields: Vec<&Value> =
+        answer["preview"][0]["fields"].as_array().unwrap().iter().map(|f| &f["field"]).collect();
+    assert_eq!(fields, ["country", "place"]);
+    assert_eq!(answer["preview"][0]["races"], json!([{ "race": "pi-r0", "like": "cloud-r0", "by": "name" }]));
+    assert_eq!(
+        cloud.admin.get("/competitions")["competitions"].as_array().unwrap().len(),
+        2,
+        "only looked at"
+    );
+    let (status, answer) = pi.post("/competitions/merge", &merge);
+    assert_eq!(status, 403, "not everybody may: {answer}");
+    for view in cloud.admin.get("/conflicts")["conflicts"].as_array().unwrap() {
+        let path = format!("/conflicts/{}/resolve", view["id"]);
+        cloud.admin.post(&path, &json!({ "resolution": if view["other_client_uuid"].is_null() { "cloud_wins" } else { "keep_both" } }));
+    }
+    let (status, answer) = cloud.admin.post("/competitions/merge", &merge);
+    assert_eq!((status, &answer["merged"][0]["merged_into"]), (200, &json!("cloud-c")), "{answer:#}");
+    let list = cloud.admin.get("/competitions");
+    let of = |id: &str| {
+        list["competitions"].as_array().unwrap().iter().find(|c| c["client_uuid"] == id).unwrap().clone()
+    };
+    assert_eq!(
+        (of("pi-c")["merged_into"].as_str(), &of("cloud-c")["races_count"]),
+        (Some("cloud-c"), &json!(7))
+    );
+    assert_eq!(pi.upload("races", &[race("pi-late", "Late")]).0, 200, "a late device is still resolved");
+    let document = pi.get("/download?competition_client_uuid=pi-c");
+    assert_eq!(document["competition"]["client_uuid"], "cloud-c");
+    let races = document["races"].as_array().unwrap();
+    let of_it = races.iter().filter(|race| race["competition_client_uuid"] == "cloud-c");
+    assert_eq!(of_it.count(), 8, "{races:#?}");
+    let others: Vec<_> = races.iter().filter(|race| race["competition_client_uuid"] != "cloud-c").collect();
+    assert!(
+        others.len() == 1 && others[0]["client_uuid"] == "race-1",
+        "one of no competition is for everybody"
+    );
+
+    assert_eq!(cloud.admin.post("/competitions/pi-c/unmerge", &json!({})).0, 200);
+    let list = cloud.admin.get("/competitions");
+    let of = |id: &str| {
+        list["competitions"].as_array().unwrap().iter().find(|c| c["client_uuid"] == id).unwrap().clone()
+    };
+    assert_eq!((&of("pi-c")["races_count"], &of("cloud-c")["races_count"]), (&json!(3), &json!(5)));
+    assert_eq!((&of("pi-c")["country"], &of("pi-c")["place"]), (&json!("SUI"), &json!("Le Châble")));
+}
+
+/// CT-20, ISMF-020, I11: a Pi that takes competitions along sees those that it downloaded, page by page.
+#[test]
+fn a_download_is_resumed_and_shows_nothing_else() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("venue");
+    for c in ["here", "there"] {
+        cloud.node.write("competition", c, json!({ "name": c }));
+        cloud.node.write("race", &format!("{c}-race"), json!({ "competition": c, "name": "Sprint" }));
+        let incidents: Vec<Value> = (0..12)
+            .map(|n| {
+                with(
+                    incident(&format!("{c}-{n}"), n + 1, "2026-02-15T10:00:00Z"),
+                    "race_client_uuid",
+                    json!(format!("{c}-race")),
+                )
+            })
+            .collect();
+        assert_eq!(cloud.admin.incidents(&incidents).0, 201);
+    }
+    assert_eq!(
+        pi.get("/competitions")["competitions"].as_array().unwrap().len(),
+        2,
+        "there is something to choose"
+    );
+    let (mut ids, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
+    loop {
+        let page = pi.get(&format!("/download?competition_client_uuid=here&limit=5&cursor={cursor}"));
+        assert_eq!(page["competition"]["client_uuid"], "here", "each page says what it is of");
+        for list in ["races", "incidents"] {
+            ids.extend(
+                page[list].as_array().unwrap().iter().map(|r| r["client_uuid"].as_str().unwrap().to_owned()),
+            );
+        }
+        pages += 1;
+        cursor = page["cursor"].as_str().unwrap().to_owned();
+        if page["has_more"] == false {
+            break;
+        }
+    }
+    assert!(pages > 2, "{pages}");
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), 14, "{ids:?}");
+    let is_its = |id: &String| id.starts_with("here") || id == "race-1";
+    assert!(ids.iter().all(is_its), "and a race of no competition, which is for everybody: {ids:?}");
+    let seen = pi.get("/changes").to_string();
+    assert!(seen.contains("here-3") && !seen.contains("there"), "{seen}");
+    assert_eq!(pi.ask("GET", "/incidents/there-1", &[], "").0, 404);
+    assert_eq!(pi.ask("GET", "/changes?since=rubbish", &[], "").0, 400);
+}
+
+/// CT-06: one status for a whole answer.
+#[test]
+fn the_status_of_a_whole_answer() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let (a, b) = (incident("a", 1, "2026-02-15T10:00:00Z"), incident("b", 2, "2026-02-15T10:00:00Z"));
+    let other = |item: &Value| with(item.clone(), "bib_number", json!(99));
+    let orphan = json!({ "client_uuid": "o", "race_client_uuid": "nowhere" });
+    assert_eq!(pi.incidents(&[a.clone(), b.clone()]).0, 201, "all new");
+    assert_eq!(
+        pi.upload("athletes", &[json!({ "client_uuid": "x", "last_name": "X" })]).0,
+        200,
+        "reference data"
+    );
+    assert_eq!(pi.incidents(&[a.clone(), incident("c", 3, "2026-02-15T10:00:00Z")]).0, 200, "one was there");
+    assert_eq!(pi.incidents(&[other(&a), other(&b)]).0, 409, "all of them conflicts");
+    assert_eq!(
+        pi.incidents(&[other(&a), incident("d", 4, "2026-02-15T10:00:00Z")]).0,
+        200,
+        "no success is lost"
+    );
+    assert_eq!(pi.incidents(&[other(&a), orphan.clone()]).0, 200);
+    assert_eq!(pi.incidents(&[orphan]).0, 422);
+}
+
+/// ISMF-145: switched off, everything waits.
+#[test]
+fn switched_off_it_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::new(dir.path().join("cloud"));
+    node.set("SYNC_ENABLED", "false");
+    node.set("REDIS_URL", "redis://nobody:1");
+    let url = node.serve(&[]);
+    let (status, text) = call(&url, "GET", "/api/v1/sync/health", &[], "");
+    assert_eq!(status, 503, "{text}");
+}
