@@ -11,23 +11,23 @@ use std::{
 use tempfile::TempDir;
 
 /// A cloud that serves, with one race, and an administrator's token.
-struct Cloud {
-    node: Node,
-    url: String,
-    admin: Client,
+pub(crate) struct Cloud {
+    pub(crate) node: Node,
+    pub(crate) url: String,
+    pub(crate) admin: Client,
     _dir: TempDir,
 }
 
 /// One device at its API.
 #[derive(Clone)]
-struct Client {
-    url: String,
-    uuid: String,
-    token: String,
+pub(crate) struct Client {
+    pub(crate) url: String,
+    pub(crate) uuid: String,
+    pub(crate) token: String,
 }
 
 impl Cloud {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut node = Node::new(dir.path().join("cloud"));
         node.write("race", "race-1", json!({ "name": "Sprint" }));
@@ -37,41 +37,41 @@ impl Cloud {
         Self { node, url, admin, _dir: dir }
     }
 
-    fn device(&self, role: &str) -> Client {
+    pub(crate) fn device(&self, role: &str) -> Client {
         let added = self.node.ask(&["device", "add", "Pi", "--role", role]);
         Client::of(&self.url, &added)
     }
 }
 
 impl Client {
-    fn of(url: &str, added: &Value) -> Self {
+    pub(crate) fn of(url: &str, added: &Value) -> Self {
         let text = |name: &str| added[name].as_str().unwrap().to_owned();
         Self { url: url.to_owned(), uuid: text("device_uuid"), token: text("api_token") }
     }
 
-    fn ask(&self, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> (u16, Value) {
         let bearer = format!("Bearer {}", self.token);
         let headers = [&[("authorization", &*bearer)], more].concat();
         let (status, text) = call(&self.url, method, &format!("/api/v1/sync{path}"), &headers, body);
         (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let (status, json) = self.ask("GET", path, &[], "");
         assert_eq!(status, 200, "{path}: {json:#}");
         json
     }
 
-    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> (u16, Value) {
         self.ask("POST", path, &[], &body.to_string())
     }
 
     /// Uploads incidents; each result's status.
-    fn incidents(&self, items: &[Value]) -> (u16, Vec<Value>) {
+    pub(crate) fn incidents(&self, items: &[Value]) -> (u16, Vec<Value>) {
         self.upload("incidents", items)
     }
 
-    fn upload(&self, kind: &str, items: &[Value]) -> (u16, Vec<Value>) {
+    pub(crate) fn upload(&self, kind: &str, items: &[Value]) -> (u16, Vec<Value>) {
         let (status, json) = self.post(&format!("/{kind}"), &json!({ kind: items }));
         let results = json["results"].as_array().unwrap_or_else(|| panic!("{status}: {json:#}")).clone();
         assert_eq!(results.len(), items.len(), "one result an item: {json:#}");
@@ -79,15 +79,15 @@ impl Client {
     }
 }
 
-fn statuses(results: &[Value]) -> Vec<&str> {
+pub(crate) fn statuses(results: &[Value]) -> Vec<&str> {
     results.iter().map(|result| result["status"].as_str().unwrap()).collect()
 }
 
-fn incident(id: &str, bib: u32, at: &str) -> Value {
+pub(crate) fn incident(id: &str, bib: u32, at: &str) -> Value {
     json!({ "client_uuid": id, "race_client_uuid": "race-1", "bib_number": bib, "created_at": at })
 }
 
-fn with(mut item: Value, name: &str, value: Value) -> Value {
+pub(crate) fn with(mut item: Value, name: &str, value: Value) -> Value {
     item[name] = value;
     item
 }
@@ -270,100 +270,6 @@ fn bad_items_do_not_spoil_their_neighbours() {
     assert_eq!(pi.ask("DELETE", "/incidents", &[], "").0, 405);
 }
 
-/// ISMF-085, CT-07, CT-22: whose token it is, and what its holder may do.
-#[test]
-fn the_door_knows_who_asks_and_what_they_may() {
-    let cloud = Cloud::new();
-    let (pi, other) = (cloud.device("device"), cloud.device("device"));
-    let item = json!({ "incidents": [incident("i", 1, "2026-02-15T10:00:00Z")] }).to_string();
-    let send = |client: &Client, headers: &[(&str, &str)]| client.ask("POST", "/incidents", headers, &item).0;
-    assert_eq!(send(&pi, &[("x-device-uuid", &other.uuid)]), 401, "another device's header");
-    let (status, json) = Client { token: "nobody".into(), ..pi.clone() }.ask("GET", "/competitions", &[], "");
-    assert_eq!((status, &json["error"]["code"]), (401, &json!("unauthenticated")));
-    assert_eq!(Client { token: "nobody".into(), ..pi.clone() }.ask("GET", "/health", &[], "").0, 401);
-    let (status, text) = call(&cloud.url, "GET", "/api/v1/sync/health", &[], "");
-    assert!(status == 200 && text.contains("race-logger"), "{text}");
-    assert_eq!(send(&pi, &[("x-device-uuid", &pi.uuid)]), 201);
-    assert_eq!(send(&pi, &[]), 200, "the header may be left out");
-
-    let competition = json!({ "client_uuid": "c", "name": "Verbier" });
-    let decided = with(incident("d", 2, "2026-02-15T11:00:00Z"), "decision", json!("no_action"));
-    let plain = incident("p", 3, "2026-02-15T12:00:00Z");
-    let roles = [
-        ("var_operator", 403, 403, 201, 403),
-        ("national_referee", 403, 403, 201, 403),
-        ("international_referee", 403, 201, 201, 403),
-        ("referee_manager", 200, 201, 201, 403),
-        ("jury_president", 200, 201, 201, 200),
-        ("broadcast_viewer", 403, 403, 403, 403),
-        ("device", 200, 201, 201, 403),
-    ];
-    cloud.node.write("incident", "contested", json!({ "race": "race-1", "description": "of the cloud" }));
-    let contested = json!({ "client_uuid": "contested", "description": "of the pi" });
-    let conflict = pi.incidents(&[contested]).1[0]["conflict_id"].clone();
-    for (n, (role, on_competition, on_decision, on_incident, on_answer)) in roles.into_iter().enumerate() {
-        let client = cloud.device(role);
-        let own = |item: &Value| {
-            with(
-                item.clone(),
-                "client_uuid",
-                json!(format!("{role}-{}", item["client_uuid"].as_str().unwrap())),
-            )
-        };
-        let far = |item: &Value| with(own(item), "bib_number", json!(n + 100));
-        assert_eq!(client.upload("competitions", &[own(&competition)]).0, on_competition, "{role}");
-        assert_eq!(client.incidents(&[far(&decided)]).0, on_decision, "{role} decides");
-        assert_eq!(client.incidents(&[far(&plain)]).0, on_incident, "{role} reports");
-        assert_eq!(client.ask("GET", "/devices", &[], "").0, 403, "{role}");
-        let answer =
-            client.post(&format!("/conflicts/{conflict}/resolve"), &json!({ "resolution": "cloud_wins" }));
-        assert_eq!(answer.0, on_answer, "{role}: {}", answer.1);
-    }
-}
-
-/// ISMF-049 to ISMF-052, ISMF-060, ISMF-099, ISMF-144, GP-13: a device's life over the API.
-#[test]
-fn a_device_is_registered_renewed_and_decommissioned() {
-    let cloud = Cloud::new();
-    let new = json!({ "name": "Start Line Pi", "system_mode": "offline_device",
-        "metadata": { "hardware": "Pi 5", "os": "Debian", "app_version": "1" } });
-    let (status, answer) = cloud.admin.post("/devices", &new);
-    let device = &answer["device"];
-    assert_eq!((status, &device["status"]), (201, &json!("active")), "{answer}");
-    let token = device["api_token"].as_str().unwrap();
-    assert!(token.len() == 64 && token.bytes().all(|b| b.is_ascii_hexdigit()), "{token}");
-    assert_eq!(cloud.admin.post("/devices", &with(new.clone(), "system_mode", json!("foo"))).0, 422);
-    let pi = Client {
-        url: cloud.url.clone(),
-        uuid: device["device_uuid"].as_str().unwrap().into(),
-        token: token.into(),
-    };
-    pi.ask("GET", "/competitions", &[("x-device-time", "2030-01-01T00:00:00Z")], "");
-    let list = cloud.admin.get("/devices");
-    let shown = list["devices"].as_array().unwrap().iter().find(|d| d["device_uuid"] == *pi.uuid).unwrap();
-    assert!(shown["last_seen_at"].is_string() && shown["metadata"]["hardware"] == "Pi 5", "{shown}");
-    assert!(shown["clock_offset_ms"].as_i64().unwrap() < -86_400_000, "its clock is years ahead: {shown}");
-    assert!(!list.to_string().contains(token), "the token is shown once");
-    for file in ["ropeway.db", "ropeway.db-wal"] {
-        let bytes = std::fs::read(cloud.node.dir.join(file)).unwrap_or_default();
-        assert!(!bytes.windows(64).any(|window| window == token.as_bytes()), "{file} holds the token");
-    }
-    let (_, answer) = cloud.admin.post(&format!("/devices/{}/rotate", pi.uuid), &json!({}));
-    let renewed = Client { token: answer["device"]["api_token"].as_str().unwrap().into(), ..pi.clone() };
-    assert_eq!(
-        (pi.ask("GET", "/competitions", &[], "").0, renewed.ask("GET", "/competitions", &[], "").0),
-        (401, 200)
-    );
-    let (status, answer) = cloud.admin.post(&format!("/devices/{}/decommission", pi.uuid), &json!({}));
-    assert_eq!((status, &answer["device"]["status"]), (200, &json!("decommissioned")));
-    for (method, path) in
-        [("GET", "/competitions"), ("GET", "/changes"), ("POST", "/incidents"), ("GET", "/health")]
-    {
-        assert_eq!(renewed.ask(method, path, &[], "{}").0, 403, "{path}");
-    }
-    assert_eq!(cloud.admin.post("/devices/nobody/rotate", &json!({})).0, 404);
-}
-
 /// CT-11, CT-14, CT-15, TR-01, TR-03: what is new comes through the feed; an edit on its base goes through; twins
 /// that were decided differently are asked about; a merge is taken apart and nothing of either is lost.
 #[test]
@@ -374,7 +280,7 @@ fn changes_edits_twins_and_merges_come_to_a_device() {
     let (_, made) = pi.incidents(&[incident("a", 42, "2026-02-15T10:32:10Z")]);
     let corrected =
         json!({ "client_uuid": "a", "description": "cut the course", "base_version": made[0]["version"] });
-    let (status, results) = pi.incidents(&[corrected.clone()]);
+    let (status, results) = pi.incidents(&[corrected]);
     assert_eq!((status, statuses(&results)), (200, vec!["updated"]), "{results:?}");
     let newest = results[0]["version"].clone();
     cloud.node.write("incident", "a", json!({ "status": "official" }));
@@ -465,139 +371,6 @@ fn a_report_brings_the_bib_and_the_match() {
     assert_eq!(cloud.admin.get("/conflicts")["conflicts"], json!([]));
 }
 
-/// ISMF-151, ISMF-152, CT-25: two competitions of one name, and who may edit which.
-#[test]
-fn competitions_of_one_name_are_merged_by_a_person() {
-    let cloud = Cloud::new();
-    let pi = cloud.device("device");
-    cloud.node.write("competition", "cloud-c", json!({ "name": "Verbier 2026", "country": "CHE" }));
-    for n in 0..5 {
-        cloud.node.write(
-            "race",
-            &format!("cloud-r{n}"),
-            json!({ "competition": "cloud-c", "name": format!("Race {n}") }),
-        );
-    }
-    let own = json!({ "client_uuid": "pi-c", "name": "Verbier 2026", "country": "SUI" });
-    assert_eq!(
-        statuses(&pi.upload("competitions", std::slice::from_ref(&own)).1),
-        ["created"],
-        "both are kept"
-    );
-    let race =
-        |id: &str, name: &str| json!({ "client_uuid": id, "competition_client_uuid": "pi-c", "name": name });
-    assert_eq!(pi.upload("races", &[race("pi-r0", "Race 0"), race("pi-r1", "Night race")]).0, 200);
-    let (status, results) = pi.upload("competitions", &[json!({ "client_uuid": "cloud-c", "name": "Mine" })]);
-    assert_eq!(
-        (status, &results[0]["conflict_type"]),
-        (409, &json!("uuid_exists_different_data")),
-        "{results:?}"
-    );
-    let version = pi.get("/competitions/pi-c")["record"]["version"].clone();
-    let edit = json!({ "client_uuid": "pi-c", "place": "Le Châble", "base_version": version });
-    assert_eq!(statuses(&pi.upload("competitions", &[edit]).1), ["updated"], "its own side edits it");
-
-    let merge = json!({ "into": "cloud-c", "competitions": ["pi-c"], "resolved_by": "Ana" });
-    let (status, answer) =
-        cloud.admin.post("/competitions/merge", &with(merge.clone(), "preview", json!(true)));
-    assert_eq!(status, 200, "{answer:#}");
-    let fields: Vec<&Value> =
-        answer["preview"][0]["fields"].as_array().unwrap().iter().map(|f| &f["field"]).collect();
-    assert_eq!(fields, ["country", "place"]);
-    assert_eq!(answer["preview"][0]["races"], json!([{ "race": "pi-r0", "like": "cloud-r0", "by": "name" }]));
-    assert_eq!(
-        cloud.admin.get("/competitions")["competitions"].as_array().unwrap().len(),
-        2,
-        "only looked at"
-    );
-    let (status, answer) = pi.post("/competitions/merge", &merge);
-    assert_eq!(status, 403, "not everybody may: {answer}");
-    for view in cloud.admin.get("/conflicts")["conflicts"].as_array().unwrap() {
-        let path = format!("/conflicts/{}/resolve", view["id"]);
-        cloud.admin.post(&path, &json!({ "resolution": if view["other_client_uuid"].is_null() { "cloud_wins" } else { "keep_both" } }));
-    }
-    let (status, answer) = cloud.admin.post("/competitions/merge", &merge);
-    assert_eq!((status, &answer["merged"][0]["merged_into"]), (200, &json!("cloud-c")), "{answer:#}");
-    let list = cloud.admin.get("/competitions");
-    let of = |id: &str| {
-        list["competitions"].as_array().unwrap().iter().find(|c| c["client_uuid"] == id).unwrap().clone()
-    };
-    assert_eq!(
-        (of("pi-c")["merged_into"].as_str(), &of("cloud-c")["races_count"]),
-        (Some("cloud-c"), &json!(7))
-    );
-    assert_eq!(pi.upload("races", &[race("pi-late", "Late")]).0, 200, "a late device is still resolved");
-    let document = pi.get("/download?competition_client_uuid=pi-c");
-    assert_eq!(document["competition"]["client_uuid"], "cloud-c");
-    let races = document["races"].as_array().unwrap();
-    let of_it = races.iter().filter(|race| race["competition_client_uuid"] == "cloud-c");
-    assert_eq!(of_it.count(), 8, "{races:#?}");
-    let others: Vec<_> = races.iter().filter(|race| race["competition_client_uuid"] != "cloud-c").collect();
-    assert!(
-        others.len() == 1 && others[0]["client_uuid"] == "race-1",
-        "one of no competition is for everybody"
-    );
-
-    assert_eq!(cloud.admin.post("/competitions/pi-c/unmerge", &json!({})).0, 200);
-    let list = cloud.admin.get("/competitions");
-    let of = |id: &str| {
-        list["competitions"].as_array().unwrap().iter().find(|c| c["client_uuid"] == id).unwrap().clone()
-    };
-    assert_eq!((&of("pi-c")["races_count"], &of("cloud-c")["races_count"]), (&json!(3), &json!(5)));
-    assert_eq!((&of("pi-c")["country"], &of("pi-c")["place"]), (&json!("SUI"), &json!("Le Châble")));
-}
-
-/// CT-20, ISMF-020, I11: a Pi that takes competitions along sees those that it downloaded, page by page.
-#[test]
-fn a_download_is_resumed_and_shows_nothing_else() {
-    let cloud = Cloud::new();
-    let pi = cloud.device("venue");
-    for c in ["here", "there"] {
-        cloud.node.write("competition", c, json!({ "name": c }));
-        cloud.node.write("race", &format!("{c}-race"), json!({ "competition": c, "name": "Sprint" }));
-        let incidents: Vec<Value> = (0..12)
-            .map(|n| {
-                with(
-                    incident(&format!("{c}-{n}"), n + 1, "2026-02-15T10:00:00Z"),
-                    "race_client_uuid",
-                    json!(format!("{c}-race")),
-                )
-            })
-            .collect();
-        assert_eq!(cloud.admin.incidents(&incidents).0, 201);
-    }
-    assert_eq!(
-        pi.get("/competitions")["competitions"].as_array().unwrap().len(),
-        2,
-        "there is something to choose"
-    );
-    let (mut ids, mut cursor, mut pages) = (Vec::new(), String::new(), 0);
-    loop {
-        let page = pi.get(&format!("/download?competition_client_uuid=here&limit=5&cursor={cursor}"));
-        assert_eq!(page["competition"]["client_uuid"], "here", "each page says what it is of");
-        for list in ["races", "incidents"] {
-            ids.extend(
-                page[list].as_array().unwrap().iter().map(|r| r["client_uuid"].as_str().unwrap().to_owned()),
-            );
-        }
-        pages += 1;
-        cursor = page["cursor"].as_str().unwrap().to_owned();
-        if page["has_more"] == false {
-            break;
-        }
-    }
-    assert!(pages > 2, "{pages}");
-    ids.sort();
-    ids.dedup();
-    assert_eq!(ids.len(), 14, "{ids:?}");
-    let is_its = |id: &String| id.starts_with("here") || id == "race-1";
-    assert!(ids.iter().all(is_its), "and a race of no competition, which is for everybody: {ids:?}");
-    let seen = pi.get("/changes").to_string();
-    assert!(seen.contains("here-3") && !seen.contains("there"), "{seen}");
-    assert_eq!(pi.ask("GET", "/incidents/there-1", &[], "").0, 404);
-    assert_eq!(pi.ask("GET", "/changes?since=rubbish", &[], "").0, 400);
-}
-
 /// CT-06: one status for a whole answer.
 #[test]
 fn the_status_of_a_whole_answer() {
@@ -621,16 +394,4 @@ fn the_status_of_a_whole_answer() {
     );
     assert_eq!(pi.incidents(&[other(&a), orphan.clone()]).0, 200);
     assert_eq!(pi.incidents(&[orphan]).0, 422);
-}
-
-/// ISMF-145: switched off, everything waits.
-#[test]
-fn switched_off_it_says_so() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut node = Node::new(dir.path().join("cloud"));
-    node.set("SYNC_ENABLED", "false");
-    node.set("REDIS_URL", "redis://nobody:1");
-    let url = node.serve(&[]);
-    let (status, text) = call(&url, "GET", "/api/v1/sync/health", &[], "");
-    assert_eq!(status, 503, "{text}");
 }

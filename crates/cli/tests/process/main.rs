@@ -11,6 +11,7 @@ mod clones;
 mod commands;
 mod crash;
 mod dialect;
+mod dialect_people;
 mod disk;
 mod documented;
 mod faults;
