@@ -4,7 +4,7 @@ use crate::{
     failure::{Exit, Failure},
     open::Opened,
     output::Output,
-    show,
+    quarantine, show,
 };
 use anyhow::Result;
 use ropeway_core::{id::DeviceId, profile::Writes};
@@ -19,7 +19,8 @@ pub(crate) enum DeviceCommand {
     /// All devices
     #[command(after_help = "Example:\n  ropeway device ls --json")]
     Ls,
-    /// Take a device's right to sync away, for good; its own unsent work stays on it
+    /// Take a device's right to sync away, for good; its own unsent work stays on it, and what it sends waits
+    /// in quarantine
     #[command(after_help = "Example:\n  ropeway device revoke 01984f10-0000-7000-8000-000000000127 --yes")]
     Revoke {
         /// Its uuid, as `device ls` shows it
@@ -28,6 +29,9 @@ pub(crate) enum DeviceCommand {
         #[arg(long)]
         yes: bool,
     },
+    /// What revoked devices handed in: it waits for an administrator
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// On a copy that the upstream refuses: let it sync as an installation of its own, outbox and all
     #[command(after_help = "Examples:
   ropeway device renew --copy --yes        another copy lives on: put a new token here first
@@ -71,6 +75,7 @@ pub(crate) async fn run(command: DeviceCommand, opened: &Opened, output: Output)
         DeviceCommand::Add(args) => add(args, opened, output).await,
         DeviceCommand::Ls => list(opened, output).await,
         DeviceCommand::Revoke { id, yes } => revoke(&id, yes, opened, output).await,
+        DeviceCommand::Quarantine(command) => quarantine::run(command, opened, output).await,
         DeviceCommand::Renew { restored, yes, .. } => renew(restored, yes, opened, output).await,
     }
 }
@@ -168,7 +173,8 @@ async fn revoke(id: &str, yes: bool, opened: &Opened, output: Output) -> Result<
     }
     let device = opened.node.revoke(&id).await?;
     output.either(&show::device(&device), || {
-        format!("`{}` is revoked: it can neither push nor pull; its unsent work stays on it", device.name)
+        format!("`{}` is revoked: it can neither push nor pull; its unsent work stays on it, and what it hands in waits in \
+             `ropeway device quarantine`", device.name)
     })?;
     Ok(Exit::Done)
 }

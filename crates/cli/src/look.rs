@@ -162,6 +162,7 @@ fn status_json(status: &Status, opened: &Opened) -> Value {
         "unsettled": unsettled(status),
         "conflicts_open": status.conflicts_open,
         "cloned_at": status.cloned_at,
+        "revoked_at": status.revoked_at,
         "last_sync": status.last_sync.as_ref().map(show::run),
         "now": status.now,
     })
@@ -213,6 +214,7 @@ fn status_text(status: &Status, opened: &Opened) -> String {
         ("last sync", last),
     ]
     .into_iter()
-    .chain(status.cloned_at.map(|at| ("copy", format!("refused since {at}: {}", upstream::cloned()))));
+    .chain(status.cloned_at.map(|at| ("copy", format!("refused since {at}: {}", upstream::cloned()))))
+    .chain(status.revoked_at.map(|at| ("revoked", format!("since {at}: {}", upstream::revoked()))));
     rows.map(|(name, value)| format!("{name:10} {value}")).collect::<Vec<_>>().join("\n")
 }

@@ -18,6 +18,7 @@ mod open;
 mod openapi;
 mod output;
 mod purge;
+mod quarantine;
 mod queue;
 mod serve;
 mod show;

@@ -65,6 +65,12 @@ pub(crate) fn cloned() -> &'static str {
      there is no other, run `ropeway device renew --restored --yes`"
 }
 
+/// What a person does about a device that was revoked.
+pub(crate) fn revoked() -> &'static str {
+    "the outbox is kept; the upstream's administrator can accept what it holds of this device (`ropeway device \
+     quarantine ls` there) or register this device anew"
+}
+
 /// What a person does about a failed sync.
 pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
     let token = config.token_file();
@@ -78,9 +84,7 @@ pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
             "the outbox is kept; put the right token in {token} or ROPEWAY_UPSTREAM_TOKEN, or get a new one on the \
              upstream with `ropeway device add NAME`"
         ),
-        (_, Some(ProblemCode::DeviceRevoked)) => {
-            "the outbox is kept; ask the upstream's administrator to register this device anew".into()
-        }
+        (_, Some(ProblemCode::DeviceRevoked)) => revoked().into(),
         (_, Some(ProblemCode::DeviceCloned)) => cloned().into(),
         (_, Some(code)) => format!("the outbox is kept; {}", code.next()),
         (_, None) if report.untrusted => {

@@ -5,6 +5,7 @@
 //! and writes the [`plan::Plan`] that comes back: state → plan → apply.
 
 pub mod absorb;
+pub mod aside;
 pub mod audience;
 #[cfg(feature = "cases")]
 pub mod cases;

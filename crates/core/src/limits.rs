@@ -40,6 +40,10 @@ pub const AUDIENCE_MOVES_MAX: usize = 10_000;
 /// How old a backup may be for its followers to bring back by themselves what they had sent since: for so
 /// long settled changes and receipts are kept at least. What is older is put to a person.
 pub const BACKUP_WINDOW: Duration = Duration::from_secs(7 * 86_400);
+/// Most changes of one revoked device that wait in quarantine.
+pub const QUARANTINE_CHANGES_MAX: u64 = 10_000;
+/// Most bytes of their JSON.
+pub const QUARANTINE_BYTES_MAX: u64 = 16 << 20;
 /// A head further ahead of the clock than this is an alarm.
 pub const HEAD_AHEAD_ALARM: Duration = Duration::from_secs(300);
 /// Author times further ahead than this of their arrival are clamped by the node without an upstream.

@@ -107,6 +107,8 @@ pub enum Code {
     NotFound,
     /// The deciding node failed over this very change; its neighbours were decided.
     Fault,
+    /// The upstream has revoked this device: it keeps a copy in quarantine until somebody decides there.
+    Revoked,
 }
 
 /// What of a change waits or went elsewhere; absent for the plain verdicts.

@@ -32,7 +32,8 @@ pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profi
     let mut taken: BTreeSet<Key> = BTreeSet::new();
     let mut left: BTreeSet<Key> = BTreeSet::new();
     let (mut out, mut bytes, mut full) = (Vec::new(), 0, false);
-    for entry in entries.iter().filter(|e| e.state.is_unsettled() && e.state != EntryState::Receipted) {
+    let counts = |e: &&Entry| e.state.is_unsettled() && e.state != EntryState::Receipted && !e.is_aside();
+    for entry in entries.iter().filter(counts) {
         let names = [entry.change.key(), entry.over.clone()];
         let parents = parents(entry, profile);
         let overtakes = entry.change.op == Op::Delete && names.iter().any(|k| left.contains(k));
@@ -209,7 +210,8 @@ pub fn rearm(snapshot: &Snapshot, seqs: &[i64]) -> Decision {
     let chosen = snapshot.outbox.values().flatten().filter(|e| e.state.is_unsent() && seqs.contains(&e.seq));
     for entry in chosen {
         let state = EntryState::Pending;
-        plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), ..entry.clone() });
+        let reason = entry.reason.clone().filter(|_| !entry.is_aside());
+        plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), reason, ..entry.clone() });
     }
     Decision::Plan(Box::new(plan))
 }

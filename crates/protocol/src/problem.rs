@@ -80,6 +80,10 @@ pub struct Problem {
     /// Seconds to wait, where waiting helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<u64>,
+    /// How many changes of a refused push are kept in quarantine until an administrator decides, where the
+    /// device is revoked (I9).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<u64>,
 }
 
 impl Problem {
@@ -92,6 +96,7 @@ impl Problem {
             detail: detail.into(),
             next: code.next().to_owned(),
             retry_after: None,
+            quarantined: None,
         }
     }
     /// Says how long to wait.

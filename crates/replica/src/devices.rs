@@ -83,9 +83,7 @@ impl Node {
     ///
     /// Errors: [`ReplicaError::Unauthenticated`], [`ReplicaError::Revoked`].
     pub async fn authenticate(&self, token: &str) -> Result<Device, ReplicaError> {
-        // Looked up by hash: how long it takes says nothing about how much of a guess was right.
-        let found = self.inner.store.device_by_token(&token_hash(token)).await?;
-        let device = found.ok_or(ReplicaError::Unauthenticated)?;
+        let device = self.holder(token).await?.ok_or(ReplicaError::Unauthenticated)?;
         if device.status == DeviceStatus::Decommissioned {
             return Err(ReplicaError::Revoked(device.name));
         }
@@ -94,6 +92,12 @@ impl Node {
             tracing::warn!(%error, "when the device was seen could not be noted");
         }
         Ok(device)
+    }
+
+    /// Whose token it is, revoked or not.
+    pub(crate) async fn holder(&self, token: &str) -> Result<Option<Device>, ReplicaError> {
+        // Looked up by hash: how long it takes says nothing about how much of a guess was right.
+        Ok(self.inner.store.device_by_token(&token_hash(token)).await?)
     }
 
     /// Notes how far a device has pulled: what it sends back as its cursor, it has.
@@ -113,7 +117,8 @@ impl Node {
         Ok(self.inner.store.devices().await?)
     }
 
-    /// Takes a device's right to sync away, for good (I9). Its own unsent work stays on it.
+    /// Takes a device's right to sync away, for good (I9). Its own unsent work stays on it, and
+    /// what it sends from now on waits in quarantine ([`Node::quarantined`]).
     pub async fn revoke(&self, id: &DeviceId) -> Result<Device, ReplicaError> {
         let found = self.inner.store.device(id).await?;
         let mut device = found.ok_or_else(|| ReplicaError::NotFound(format!("the device `{id}`")))?;

@@ -7,7 +7,7 @@ use crate::{
     presence::{Moment, Presence, long_asleep, resumed},
 };
 use ropeway_core::{id::SpaceId, settle, time::Stamp};
-use ropeway_protocol::{Transport, TransportError};
+use ropeway_protocol::{ProblemCode, Transport, TransportError};
 use ropeway_store::SyncOutcome;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -337,7 +337,7 @@ impl Run {
             state.fault.is_some()
                 || state.last.as_ref().is_some_and(|r| r.outcome == Some(SyncOutcome::Failed))
         };
-        let soon = if failed { self.options.probe } else { every };
+        let soon = if failed && !self.is_revoked() { self.options.probe } else { every };
         let interval = sleep(soon);
         let due = self.due();
         tokio::pin!(interval, due);
@@ -381,6 +381,13 @@ impl Run {
             }
             wait = wait.saturating_mul(2).min(self.options.probe);
         }
+    }
+
+    /// Whether the upstream said that it has revoked this device: a person has to mend that, so it is asked at
+    /// the usual pace and not at the probe's (REP-073).
+    fn is_revoked(&self) -> bool {
+        let state = self.publish.borrow();
+        state.last.as_ref().is_some_and(|report| report.problem == Some(ProblemCode::DeviceRevoked))
     }
 
     fn knows_of_distrust(&self) -> bool {

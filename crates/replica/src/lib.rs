@@ -29,9 +29,11 @@ mod nonce;
 mod outbox;
 mod presence;
 mod purge;
+mod quarantine;
 mod queue;
 mod restored;
 mod resync;
+mod revoked;
 mod secret;
 mod status;
 mod sync;
@@ -53,6 +55,8 @@ pub use nonce::{Renewal, Seen};
 pub use purge::{Held, Purge, Purger};
 pub use queue::QueueItem;
 pub use restored::AnsweredAll;
-pub use ropeway_store::{Device, DeviceStatus, Member, SpaceState, StoreError, SyncOutcome, SyncRun};
+pub use ropeway_store::{
+    Device, DeviceStatus, Member, QuarantineEnd, Quarantined, SpaceState, StoreError, SyncOutcome, SyncRun,
+};
 pub use status::Status;
 pub use sync::{Progress, SyncOptions, SyncReport};

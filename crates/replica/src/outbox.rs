@@ -102,7 +102,7 @@ impl Node {
         Ok(())
     }
 
-    async fn keys_of_batch(&self, space: &SpaceId) -> Result<Keys, ReplicaError> {
+    pub(crate) async fn keys_of_batch(&self, space: &SpaceId) -> Result<Keys, ReplicaError> {
         let mut keys = Keys::default();
         let mut after = i64::MIN;
         loop {

@@ -63,7 +63,7 @@ impl Node {
         }
         let readers = self.readers(space, now).await?;
         let lines = retention::lines(&readers, now, keep);
-        let rows = self.walk(space, &lines, dry).await?;
+        let mut rows = self.walk(space, &lines, dry).await?;
         let mut held = Vec::new();
         if dry {
             let free = self.walk(space, &retention::lines(&[], now, keep), true).await?;
@@ -74,6 +74,10 @@ impl Node {
                 held.push(held_by(reader, keep, rows));
             }
         } else {
+            let quarantined = self.inner.store.purge_quarantine(space, lines.settled).await?;
+            if quarantined > 0 {
+                rows.insert("quarantine", quarantined);
+            }
             self.forgot(&rows);
         }
         Ok(Purge { lines, rows, held })

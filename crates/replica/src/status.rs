@@ -49,6 +49,8 @@ pub struct Status {
     pub forgotten: BTreeMap<&'static str, u64>,
     /// Since when the upstream has refused this node as a copy of another.
     pub cloned_at: Option<Time>,
+    /// Since when the upstream has refused this device as revoked.
+    pub revoked_at: Option<Time>,
     /// The last sync.
     pub last_sync: Option<SyncRun>,
     /// The node's clock.
@@ -82,6 +84,7 @@ impl Node {
             purged: state.purged,
             forgotten,
             cloned_at: self.cloned_at(space).await?,
+            revoked_at: self.revoked_at(space).await?,
             last_sync: store.runs(space, 1).await?.pop(),
             now,
         })

@@ -205,6 +205,7 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         self.measure(transport).await??;
+        self.knock(space, transport).await?;
         self.notice_restored(space, transport).await?;
         for _ in 0..ROUNDS {
             let round = async {
@@ -322,6 +323,9 @@ impl Node {
                     self.unseal(space, &batch, Some(why)).await?;
                     return Err(TransportError::Problem(problem).into());
                 }
+                Err(TransportError::Problem(problem))
+                    if problem.code == ProblemCode::DeviceRevoked
+                        && self.put_aside(space, &batch, count, &problem).await? => {}
                 // Anything else leaves the batch sealed: it may have been decided, and the same bytes ask.
                 Err(error) => return Err(error.into()),
             }
@@ -488,7 +492,7 @@ fn is_about_the_batch(problem: &Problem) -> bool {
 }
 
 /// A cursor that is of no use: the pull begins anew. What is pending here stays.
-fn starts_over(problem: &Problem) -> bool {
+pub(crate) fn starts_over(problem: &Problem) -> bool {
     matches!(
         problem.code,
         ProblemCode::CursorInvalid | ProblemCode::EpochChanged | ProblemCode::ResyncRequired

@@ -64,7 +64,7 @@ impl Transport for Refuses {
     }
     async fn push(&self, _: Bytes) -> Result<Pushed, TransportError> {
         self.pushes.lock().unwrap().push(Instant::now());
-        Err(TransportError::Problem(Problem::new(ProblemCode::DeviceRevoked, "the device was revoked")))
+        Err(TransportError::Problem(Problem::new(ProblemCode::Forbidden, "not by this device")))
     }
     async fn pull(&self, _: Option<&str>, _: usize) -> Result<Page, TransportError> {
         let pulls = {

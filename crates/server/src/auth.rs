@@ -73,6 +73,31 @@ impl FromRequestParts<Host> for Caller {
     }
 }
 
+/// A device that pushes: one that may, or one that was revoked and hands its work in to quarantine (I9).
+#[derive(Debug)]
+pub(crate) enum Pusher {
+    Active(Caller),
+    Revoked(Device),
+}
+
+impl FromRequestParts<Host> for Pusher {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, host: &Host) -> Result<Self, Failure> {
+        let failure = match Caller::from_request_parts(parts, host).await {
+            Ok(caller) => return Ok(Self::Active(caller)),
+            Err(failure) => failure,
+        };
+        let Some(token) = bearer(&parts.headers).filter(|_| failure.0.code == ProblemCode::DeviceRevoked)
+        else {
+            return Err(failure);
+        };
+        let device = host.node().revoked(token).await?.ok_or(failure)?;
+        host.inner.devices.take(device.id.clone(), Instant::now()).map_err(too_often)?;
+        Ok(Self::Revoked(device))
+    }
+}
+
 /// Somebody unknown, who may ask only so often. For what costs something and needs no token.
 #[derive(Debug)]
 pub(crate) struct Guest;

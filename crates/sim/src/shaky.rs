@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use ropeway_core::{
     audience::{AudienceRow, Subscription},
+    change::Change,
     epoch::Gap,
     id::{Collection, DeviceId, Epoch, Key, RecordId, SpaceId},
     outbox::{Entry, EntryState},
@@ -14,7 +15,8 @@ use ropeway_core::{
 };
 use ropeway_store::{
     Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, Place, Portion, PullEnd,
-    Purged, Reader, ReaderPage, SpaceState, Store, StoreError, Stored, SyncRun, Walk,
+    Purged, Quarantine, QuarantineEnd, Quarantined, Reader, ReaderPage, Room, SpaceState, Store, StoreError,
+    Stored, SyncRun, Walk,
 };
 use std::{
     future::{Future, pending},
@@ -115,6 +117,38 @@ macro_rules! pass_on {
             })*
         }
     };
+}
+
+#[async_trait]
+impl Quarantine for Shaky {
+    async fn quarantine(
+        &self,
+        space: &SpaceId,
+        device: &DeviceId,
+        now: Time,
+        changes: Vec<Change>,
+        room: Room,
+    ) -> Result<u64, StoreError> {
+        self.life.writes(self.inner.quarantine(space, device, now, changes, room)).await
+    }
+    async fn quarantined(
+        &self,
+        space: &SpaceId,
+        after: i64,
+        limit: usize,
+    ) -> Result<Vec<Quarantined>, StoreError> {
+        self.life.reads(self.inner.quarantined(space, after, limit)).await
+    }
+    async fn end_quarantine(
+        &self,
+        space: &SpaceId,
+        ended: Vec<(i64, QuarantineEnd)>,
+    ) -> Result<u64, StoreError> {
+        self.life.writes(self.inner.end_quarantine(space, ended)).await
+    }
+    async fn purge_quarantine(&self, space: &SpaceId, before: Time) -> Result<u64, StoreError> {
+        self.life.writes(self.inner.purge_quarantine(space, before)).await
+    }
 }
 
 pass_on! {

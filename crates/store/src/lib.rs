@@ -14,6 +14,7 @@ mod error;
 mod memory;
 mod postgres;
 mod purge;
+mod quarantine;
 mod reading;
 mod registry;
 mod sqlite;
@@ -24,6 +25,7 @@ pub use error::StoreError;
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use purge::{Purged, Walk};
+pub use quarantine::{Quarantine, QuarantineEnd, Quarantined, Room};
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
 pub use sqlite::{Durability, Options, Present, SqliteStore, Unpacked};
 
@@ -189,7 +191,7 @@ pub type Counts = Vec<(EntryState, u64)>;
 
 /// The engine's database. Every method is one transaction, or one consistent read.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Quarantine {
     /// Which database this is, for people: `memory`, `sqlite`, `postgres`.
     fn kind(&self) -> &'static str;
 

@@ -125,7 +125,7 @@ fn refused(receipt: &Receipt) -> Entry {
     };
     let (status, code) = match reason.code {
         Code::ParentMissing => (422, "foreign_key_not_found"),
-        Code::Forbidden => (403, "forbidden"),
+        Code::Forbidden | Code::Revoked => (403, "forbidden"),
         Code::TooLarge => (413, "too_large"),
         Code::Fault => (500, "internal"),
         Code::ConflictOpen | Code::Moved | Code::ChangeReused | Code::StillReferenced => (409, "moved"),

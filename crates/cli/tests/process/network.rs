@@ -155,6 +155,7 @@ pub(crate) fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
     kept(&pair);
     let text: Ran = pair.pi.command(&["sync"]).output().unwrap().into();
     assert!(text.stderr.contains("the outbox is kept"), "{text}");
+    assert!(pair.pi.ask(&["status"])["revoked_at"].is_string());
     let doctor = pair.pi.run(&["doctor"]).exits(1).lines();
     assert!(doctor.iter().any(|c| c["check"] == "token" && c["found"] == "fail"), "{doctor:?}");
     let again = pair.cloud.ask(&["device", "add", "Start Line Pi again"]);
@@ -215,4 +216,50 @@ pub(crate) fn a_live_stream_that_is_cut_again_and_again_sets_off_no_storm() {
     assert!(streams <= 5 && pulls <= 8, "{streams} streams and {pulls} pulls within two seconds");
     pair.cloud.write("incident", "i-1", json!({ "race": "race-1" }));
     wait_for("the news", || pair.pi.live("incident").contains_key("i-1").then_some(()));
+}
+
+/// I9: what a revoked device still holds is handed in; an administrator looks at it, accepts it, and nothing comes
+/// twice when the device is registered anew.
+#[test]
+fn an_administrator_accepts_what_a_revoked_device_handed_in() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    let device = pair.device.clone();
+    pair.cloud.ask(&["device", "revoke", &device, "--yes"]);
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1", "description": "seen" }));
+    pair.pi.write("incident", "i-2", json!({ "race": "race-1", "description": "a joke" }));
+    let ran = pair.pi.run(&["sync"]).exits(1);
+    assert_eq!(ran.json()["problem"], "device_revoked");
+    let queue = pair.pi.ask(&["queue", "ls"]);
+    assert_eq!((&queue[0]["status"], &queue[0]["reason"]["code"]), (&json!("pending"), &json!("revoked")));
+    let quarantine = |command: &str, more: &[&str]| {
+        let mut all = vec!["device", "quarantine", command];
+        all.extend(more);
+        pair.cloud.run(&all)
+    };
+    let there = quarantine("ls", &[]).exits(0).json();
+    assert_eq!((&there[0]["device_uuid"], &there[0]["waiting"]), (&json!(device), &json!(2)));
+    let shown = quarantine("show", &[&device]).exits(0).json();
+    let of = |at: usize| shown[at]["change"]["id"].as_str().unwrap().to_owned();
+    assert_eq!((&shown[0]["change"]["record"], &shown[1]["state"]), (&json!("i-1"), &json!("waiting")));
+    quarantine("accept", &[&device]).exits(2);
+    let dry = quarantine("accept", &[&device, "--change", &of(0), "--dry-run"]).exits(0).json();
+    assert_eq!((&dry["receipts"][0]["verdict"], &dry["dry_run"]), (&json!("created"), &json!(true)));
+    assert!(pair.cloud.live("incident").is_empty(), "nothing was decided yet");
+    quarantine("accept", &[&device, "--change", &of(0), "--person", "Ada", "--yes"]).exits(0);
+    let gone = quarantine("discard", &[&device, "--dry-run"]).exits(0).json();
+    assert_eq!(gone["discarded"], 1);
+    quarantine("discard", &[&device, "--person", "Ada", "--yes"]).exits(0);
+    let shown = quarantine("show", &[&device]).exits(0).json();
+    assert_eq!((&shown[0]["state"], &shown[0]["decided_by"]), (&json!("accepted"), &json!("Ada")));
+    assert_eq!(shown[1]["state"], "discarded");
+    assert_eq!(pair.cloud.data("incident", "i-1")["description"], "seen");
+    let version = pair.cloud.live("incident")["i-1"]["version"].clone();
+    pair.pi.ask(&["queue", "discard", "2", "--yes"]);
+    let again = pair.cloud.ask(&["device", "add", "Start Line Pi again"]);
+    put_token(&pair.pi.dir, again["api_token"].as_str().unwrap());
+    pair.settle();
+    assert_eq!(pair.cloud.live("incident")["i-1"]["version"], version, "it came once");
+    pair.assert_equal();
 }

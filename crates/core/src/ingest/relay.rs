@@ -135,6 +135,7 @@ impl Work<'_> {
         last.own
             && last.state.is_unsent()
             && last.batch.is_none()
+            && !last.is_aside()
             && last.change.author.person == next.author.person
             && last.change.key() == next.key()
             && last.change.op != Op::Delete

@@ -268,6 +268,11 @@ impl Cable {
         *self.cut.lock().unwrap() = cut;
     }
 
+    /// Another token is put into the Pi's file.
+    pub fn use_token(&self, token: &str) {
+        *self.token.lock().unwrap() = token.to_owned();
+    }
+
     pub fn served(&self) -> usize {
         *self.served.lock().unwrap()
     }
@@ -291,6 +296,14 @@ impl Cable {
     }
 
     async fn decide(&self, body: &Bytes) -> Result<Pushed, TransportError> {
+        let token = self.token.lock().unwrap().clone();
+        if let Some(device) = self.cloud.revoked(&token).await.map_err(problem)? {
+            let push: Push = serde_json::from_slice(body).unwrap();
+            let kept = self.cloud.quarantine(&device, push.changes).await.map_err(problem)?;
+            let mut refused = Problem::new(ProblemCode::DeviceRevoked, "revoked; kept in quarantine");
+            refused.quarantined = Some(kept);
+            return Err(TransportError::Problem(refused));
+        }
         let device = self.door().await?;
         self.cloud.may_push(&device).await.map_err(problem)?;
         let push: Push = serde_json::from_slice(body).unwrap();

@@ -1,13 +1,14 @@
 //! `POST /v1/push`: changes come in, receipts go out. Only a receipt acknowledges a change.
 
 use super::{json, shapes};
-use crate::{Caller, Failure, Host, body::read_body, door, intake::Decided};
+use crate::{Failure, Host, auth::Pusher, body::read_body, door, intake::Decided};
 use axum::{
     extract::{Request, State},
     response::Response,
 };
 use bytes::Bytes;
-use ropeway_protocol::{ProblemCode, Pushed};
+use ropeway_protocol::{Problem, ProblemCode, Pushed};
+use ropeway_replica::Device;
 
 /// Bodies larger than this are decoded beside the workers that serve connections.
 const DECODE_APART: usize = 64 << 10;
@@ -18,17 +19,43 @@ const DECODE_APART: usize = 64 << 10;
     responses((status = 200, body = shapes::Pushed), shapes::Refused, shapes::TooLarge, shapes::Unwell))]
 pub(super) async fn push(
     State(host): State<Host>,
-    caller: Caller,
+    pusher: Pusher,
     request: Request,
 ) -> Result<Response, Failure> {
-    let body = read_body(&host, request).await?;
+    let body = read_body(&host, request).await;
     let _turn = host.turn().await?;
-    let opened = decode(body, host.limits().push_changes).await?;
+    let opened = match body {
+        Ok(body) => decode(body, host.limits().push_changes).await,
+        Err(failure) => Err(failure),
+    };
+    let caller = match pusher {
+        Pusher::Active(caller) => caller,
+        Pusher::Revoked(device) => return Err(quarantine(&host, &device, opened.ok()).await?),
+    };
+    let opened = opened?;
     let (batch, (changes, refused)) = (opened.batch.clone(), opened.split());
     let Decided { receipts, epoch, head, .. } = host.decide(&caller, changes).await?;
     let receipts = if refused.is_empty() { receipts } else { refused.among(receipts, head)? };
     tracing::debug!(batch, changes = receipts.len(), "push decided");
     json(&Pushed { epoch, now: host.node().clock().now(), receipts })
+}
+
+/// Keeps the changes of a revoked device aside, and refuses them: nothing of them is decided (I9).
+async fn quarantine(host: &Host, device: &Device, opened: Option<door::Opened>) -> Result<Failure, Failure> {
+    let changes = opened.map_or_else(Vec::new, |opened| opened.split().0);
+    let sent = changes.len();
+    let kept = host.node().quarantine(device, changes).await;
+    host.wrote(&kept);
+    let kept = kept?;
+    tracing::warn!(device = %device.id, kept, sent, "a revoked device handed its work in to quarantine");
+    let why = format!(
+        "the device `{}` was revoked: nothing was taken in, and {kept} of these changes are kept in quarantine \
+         until an administrator decides",
+        device.name
+    );
+    let mut problem = Problem::new(ProblemCode::DeviceRevoked, why);
+    problem.quarantined = Some(kept);
+    Ok(Failure(problem))
 }
 
 async fn decode(body: Bytes, most: usize) -> Result<door::Opened, Failure> {

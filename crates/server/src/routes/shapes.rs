@@ -29,6 +29,8 @@ pub(super) struct Problem {
     next: String,
     /// Seconds to wait, where waiting helps.
     retry_after: Option<u64>,
+    /// How many changes of a push by a revoked device are kept in quarantine.
+    quarantined: Option<u64>,
 }
 
 /// Why a node is not ready.

@@ -1,6 +1,6 @@
 //! Who may ask what: tokens, devices, roles, rates, and spaces that see nothing of each other.
 
-use crate::rig::{Answer, Rig, incident, quick};
+use crate::rig::{Answer, Rig, incident, quick, space};
 use reqwest::Method;
 use ropeway_core::id::DeviceId;
 use ropeway_protocol::ProblemCode as P;
@@ -54,6 +54,26 @@ async fn a_revoked_device_can_do_nothing() {
     }
     rig.push(&[incident(2)]).await.is(P::DeviceRevoked);
     assert_eq!(rig.records("main").await, 1);
+}
+
+/// What a revoked device sends is refused and kept aside, for a token that was somebody's only.
+#[tokio::test]
+async fn what_a_revoked_device_sends_waits_in_quarantine() {
+    let rig = Rig::new().await;
+    rig.node.revoke(&DeviceId::parse("referee-main").unwrap()).await.unwrap();
+    let kept = async || {
+        let all = rig.node.quarantined(&space("main")).await.unwrap();
+        all.into_iter().map(|q| q.change.record.to_string()).collect::<Vec<_>>()
+    };
+    let refused = rig.push(&[incident(1), json!({"id": "broken", "op": "explode"}), incident(2)]).await;
+    assert_eq!(refused.is(P::DeviceRevoked)["quarantined"], 2, "what cannot be read is not kept");
+    assert_eq!(kept().await.len(), 2);
+    let again = rig.push(&[incident(2), incident(3)]).await.is(P::DeviceRevoked);
+    assert_eq!((again["quarantined"].as_u64(), kept().await.len()), (Some(2), 3), "once each");
+    let text = again["detail"].as_str().unwrap();
+    assert!(text.contains("2 of these changes are kept in quarantine"), "{text}");
+    rig.push_as(&"f".repeat(64), &[incident(4)]).await.is(P::Unauthenticated);
+    assert_eq!((kept().await.len(), rig.records("main").await), (3, 0));
 }
 
 #[tokio::test]

@@ -112,7 +112,8 @@ async fn the_documents_shapes_are_what_travels() {
     assert_eq!(documented(&document, "Record"), written(&receipt.record));
     assert_eq!(documented(&document, "Detail"), written(&receipt.detail));
     assert_eq!(documented(&document, "Reason"), written(&receipt.reason));
-    assert_eq!(documented(&document, "Problem"), written(&Problem::new(P::Internal, "x").after(1)));
+    let problem = Problem { quarantined: Some(1), ..Problem::new(P::DeviceRevoked, "x").after(1) };
+    assert_eq!(documented(&document, "Problem"), written(&problem));
     assert_eq!(documented(&document, "Hello"), written(&rig.get("/version", "").await.ok()));
     assert_eq!(documented(&document, "Pushed"), written(&rig.push(&[incident(1)]).await.ok()));
     let id = access::conflict(&rig).await;

@@ -13,6 +13,7 @@ mod needs;
 mod outbox;
 mod plans;
 mod purge;
+mod quarantine;
 mod registry;
 mod spaces;
 mod writers;
@@ -87,6 +88,8 @@ pub fn cases() -> Vec<Case> {
         purge: tombstones_go_up_to_the_line_and_not_under_unsettled_work, what_a_question_or_a_joined_row_names_stays,
             receipts_go_by_their_stamp, a_version_counts_from_when_it_was_superseded, settled_entries_and_old_runs_go_by_their_time,
             a_dry_run_counts_the_same_and_changes_nothing;
+        quarantine: work_is_kept_once_and_in_order_while_there_is_room,
+            what_ends_is_noted_once_makes_room_and_goes_by_its_time;
         registry: devices_round_trip, members_round_trip, runs_are_newest_first,
             settings_swap_once, generation_moves_with_any_writer;
     }

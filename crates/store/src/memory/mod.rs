@@ -3,6 +3,7 @@
 mod audience;
 mod epoch;
 mod purge;
+mod quarantine;
 mod resync;
 mod space;
 

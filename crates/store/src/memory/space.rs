@@ -2,7 +2,7 @@
 
 use super::audience::Audiences;
 use crate::{
-    Counts, Followed, StoreError, SyncRun,
+    Counts, Followed, Quarantined, StoreError, SyncRun,
     asking::{fault, is_idle, put_entry, take_in},
     is_hidden,
 };
@@ -48,6 +48,7 @@ pub(super) struct Space {
     pub(super) purged: Stamp,
     pub(super) buried: u64,
     pub(super) runs: Vec<SyncRun>,
+    pub(super) quarantine: Vec<Quarantined>,
     /// The breaks behind earlier epochs, oldest first.
     pub(super) gaps: Vec<Gap>,
 }
@@ -76,6 +77,7 @@ impl Default for Space {
             purged: Stamp::default(),
             buried: 0,
             runs: Vec::new(),
+            quarantine: Vec::new(),
             gaps: Vec::new(),
         }
     }

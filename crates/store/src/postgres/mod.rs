@@ -13,6 +13,7 @@ mod load;
 mod open;
 mod outbox;
 mod purge;
+mod quarantine;
 mod registry;
 mod resync;
 mod rows;

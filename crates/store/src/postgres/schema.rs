@@ -90,6 +90,10 @@ CREATE TABLE rw_runs (
   space int NOT NULL, no bigint NOT NULL, started_at bigint NOT NULL, duration_ms bigint NOT NULL,
   outcome smallint NOT NULL, pushed bigint NOT NULL, pulled bigint NOT NULL, held bigint NOT NULL, error text,
   PRIMARY KEY (space, no));
+CREATE TABLE rw_quarantine (
+  space int NOT NULL, no bigint NOT NULL, device text NOT NULL, change text NOT NULL,
+  received_at bigint NOT NULL, ended_at bigint, ended_by text, verdict smallint, content text NOT NULL,
+  PRIMARY KEY (space, no), UNIQUE (space, device, change));
 CREATE TABLE rw_gaps (
   space int NOT NULL, begins bigint NOT NULL, after bigint NOT NULL, lost bigint NOT NULL,
   epoch text NOT NULL, PRIMARY KEY (space, begins));

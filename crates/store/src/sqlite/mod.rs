@@ -16,6 +16,7 @@ mod open;
 mod outbox;
 mod pool;
 mod purge;
+mod quarantine;
 mod registry;
 mod restore;
 mod resync;

@@ -99,6 +99,10 @@ CREATE TABLE rw_runs (
   duration_ms INTEGER NOT NULL, outcome INTEGER NOT NULL, pushed INTEGER NOT NULL,
   pulled INTEGER NOT NULL, held INTEGER NOT NULL, error TEXT);
 CREATE INDEX rw_runs_space ON rw_runs (space);
+CREATE TABLE rw_quarantine (
+  no INTEGER PRIMARY KEY, space INTEGER NOT NULL, device TEXT NOT NULL, change TEXT NOT NULL,
+  received_at INTEGER NOT NULL, ended_at INTEGER, ended_by TEXT, verdict INTEGER, content TEXT NOT NULL,
+  UNIQUE (space, device, change));
 ";
 
 /// Every version ever released, oldest first.
