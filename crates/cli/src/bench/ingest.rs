@@ -1,6 +1,10 @@
 //! Ingest over HTTP from one client, against the database's own batched upsert.
 
-use super::{Measure, Watch, limit::Bare, median, node, rate, rows};
+use super::{
+    Measure, Watch,
+    limit::{Bare, against_planned},
+    median, node, rate, rows,
+};
 use anyhow::Result;
 use bytes::Bytes;
 use ropeway_core::receipt::Verdict;
@@ -48,6 +52,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             target: "≥ 0.40".into(),
             met: ratio >= 0.4,
         },
+        against_planned("the same against the limit of the plan", ours, "changes/s", 0.4),
         Measure {
             name: "ingest in process",
             ours: direct * limit,
