@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 use ropeway_core::{
+    limits::BACKUP_WINDOW,
     retention::{Keep, Reader, holders, is_live, lines},
     time::{Stamp, Time},
 };
@@ -80,5 +81,16 @@ proptest! {
             let fewer = lines(&readers[..n], now, &keep);
             prop_assert!(drawn.tombstones <= fewer.tombstones && drawn.receipts <= fewer.receipts);
         }
+    }
+}
+
+/// What a node that goes back to a backup of last week wants to hear again is still there, on both sides.
+#[test]
+fn receipts_and_settled_changes_outlive_any_backup_that_is_brought_back_by_itself() {
+    let keep = Keep::default();
+    let window = i64::try_from(BACKUP_WINDOW.as_micros()).unwrap();
+    for readers in [vec![], vec![reader("awake", Some(0), 0)], vec![reader("gone", None, 400)]] {
+        let lines = lines(&readers, NOW, &keep);
+        assert!(lines.receipts < Stamp(NOW.0 - window) && lines.settled < NOW.plus(-window), "{lines:?}");
     }
 }

@@ -1,14 +1,16 @@
 //! Who sees what: subscriptions, the feed of a reader who does not see everything, and what is hidden.
 
-use crate::{FeedRequest, Node, ReplicaError, ServedPage, cursor};
+use crate::{
+    FeedRequest, Node, ReplicaError, ServedPage,
+    cursor::{self, Position},
+};
 use ropeway_core::{
     audience::{self, Worn},
     id::{Key, SpaceId},
     ingest, limits,
     plan::{Decision, Keys},
-    time::Stamp,
 };
-use ropeway_store::{Decide, Device, Place, Reader};
+use ropeway_store::{Decide, Device, Reader};
 use std::collections::BTreeSet;
 
 /// Subscriptions that one device may hold by its own choice.
@@ -30,8 +32,8 @@ impl Node {
             return self.feed(space, request).await;
         }
         let state = self.inner.store.space(space).await?;
-        let place = match &request.cursor {
-            None => Place::at(Stamp(i64::MIN)),
+        let from = match &request.cursor {
+            None => Position::beginning(),
             Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
         };
         let reader = Reader {
@@ -42,16 +44,19 @@ impl Node {
             node: self.inner.device.clone(),
         };
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
-        let page = self.inner.store.feed_to(space, &reader, place, limit, &request.collections).await?;
+        let page = self.inner.store.feed_to(space, &reader, from.place, limit, &request.collections).await?;
         if page.space.filling {
             let text = "this node is still taking in its first download; ask again when it is complete";
             return Err(ReplicaError::Busy(text.into()));
         }
-        if place.after > Stamp(i64::MIN) {
-            crate::feed::horizon(place.after, page.space.purged)?;
-        }
+        from.must_know(page.space.purged)?;
         Ok(ServedPage {
-            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, page.place),
+            cursor: cursor::seal(
+                &self.inner.secret,
+                space,
+                &page.space.epoch,
+                from.then(page.place, page.space.purged),
+            ),
             epoch: page.space.epoch,
             head: page.space.head,
             digest: page.space.digest,

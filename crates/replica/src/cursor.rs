@@ -1,7 +1,9 @@
 //! Cursors: opaque to whoever holds one, sealed with the node's secret, bound to space and epoch.
 //!
 //! A cursor is a list of sources with their stamps: the space, and while a reader is catching up with
-//! subscriptions, those and the key that is being walked. It has three stamps at most.
+//! subscriptions, those and the key that is being walked. While a reader who began at the beginning is on the way,
+//! it also says up to where deletions had been forgotten by then: those are no news to such a reader. It has four
+//! stamps at most.
 
 use crate::{ReplicaError, secret::hex};
 use ropeway_core::{
@@ -11,28 +13,61 @@ use ropeway_core::{
 use ropeway_store::Place;
 use subtle::ConstantTimeEq;
 
+/// What a cursor says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// Where the reader is.
+    pub(crate) place: Place,
+    /// Up to here a deletion that nobody knows any more is no news to the reader.
+    pub(crate) knows: Stamp,
+}
+
+impl Position {
+    /// The beginning, for a reader who holds nothing.
+    pub(crate) fn beginning() -> Self {
+        Self { place: Place::at(Stamp(i64::MIN)), knows: Stamp(i64::MAX) }
+    }
+
+    /// Where the reader is after a page. `purged` is the newest deletion forgotten when it was read.
+    pub(crate) fn then(self, place: Place, purged: Stamp) -> Self {
+        Self { place, knows: self.knows.min(purged).max(place.after) }
+    }
+
+    /// Refuses a position behind which deletions may have been missed (I10).
+    pub(crate) fn must_know(self, purged: Stamp) -> Result<(), ReplicaError> {
+        crate::feed::horizon(self.knows, purged)
+    }
+}
+
 /// Writes a cursor: `<stamp>.<epoch>.<seal>`, with further sources behind the first stamp.
-pub(crate) fn seal(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, place: Place) -> String {
-    let sources = write(place);
+pub(crate) fn seal(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, position: Position) -> String {
+    let sources = write(position);
     format!("{sources}.{epoch}.{}", mac(secret, space, epoch, &sources))
 }
 
-fn write(place: Place) -> String {
-    match place {
-        Place { after, subscribed, within: None } if subscribed == after => after.to_string(),
-        Place { after, subscribed, within: None } => format!("{after}~{subscribed}"),
-        Place { after, subscribed, within: Some(within) } => format!("{after}~{subscribed}~{within}"),
+fn write(position: Position) -> String {
+    let Position { place: Place { after, subscribed, within }, knows } = position;
+    let within = within.map(|within| within.to_string());
+    match within {
+        _ if knows > after => format!("{after}~{subscribed}~{}~{knows}", within.unwrap_or_default()),
+        Some(within) => format!("{after}~{subscribed}~{within}"),
+        None if subscribed == after => after.to_string(),
+        None => format!("{after}~{subscribed}"),
     }
 }
 
-fn read(text: &str) -> Option<Place> {
-    let stamps: Option<Vec<Stamp>> = text.split('~').map(|s| s.parse().ok().map(Stamp)).collect();
-    match stamps?[..] {
-        [after] => Some(Place::at(after)),
-        [after, subscribed] => Some(Place { after, subscribed, within: None }),
-        [after, subscribed, within] => Some(Place { after, subscribed, within: Some(within) }),
-        _ => None,
-    }
+fn read(text: &str) -> Option<Position> {
+    let stamp = |text: &str| text.parse().ok().map(Stamp);
+    let parts: Vec<&str> = text.split('~').collect();
+    let after = stamp(parts[0])?;
+    let subscribed = parts.get(1).map_or(Some(after), |text| stamp(text))?;
+    let within = match parts.get(2) {
+        None => None,
+        Some(&"") if parts.len() > 3 => None,
+        Some(text) => Some(stamp(text)?),
+    };
+    let knows = parts.get(3).map_or(Some(after), |text| stamp(text))?;
+    (parts.len() <= 4).then_some(Position { place: Place { after, subscribed, within }, knows })
 }
 
 /// Reads a cursor. A broken seal is [`ReplicaError::CursorInvalid`]; a whole one of another epoch is
@@ -42,10 +77,10 @@ pub(crate) fn open(
     space: &SpaceId,
     epoch: &Epoch,
     token: &str,
-) -> Result<Place, ReplicaError> {
+) -> Result<Position, ReplicaError> {
     let (sources, rest) = token.split_once('.').ok_or(ReplicaError::CursorInvalid)?;
     let (issued, given) = rest.rsplit_once('.').ok_or(ReplicaError::CursorInvalid)?;
-    let place = read(sources).ok_or(ReplicaError::CursorInvalid)?;
+    let position = read(sources).ok_or(ReplicaError::CursorInvalid)?;
     let issued = Epoch::parse(issued).map_err(|_| ReplicaError::CursorInvalid)?;
     let right = mac(secret, space, &issued, sources);
     if !bool::from(right.as_bytes().ct_eq(given.as_bytes())) {
@@ -54,7 +89,7 @@ pub(crate) fn open(
     if issued != *epoch {
         return Err(ReplicaError::EpochChanged);
     }
-    Ok(place)
+    Ok(position)
 }
 
 fn mac(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, sources: &str) -> String {
@@ -73,11 +108,23 @@ mod tests {
     fn every_flipped_byte_is_noticed() {
         let (space, other) = (SpaceId::trusted("main"), SpaceId::trusted("other"));
         let catching_up = Place { after: Stamp(42), subscribed: Stamp(40), within: Some(Stamp(-7)) };
+        let begun = Position::beginning().then(Place::at(Stamp(42)), Stamp(99));
+        let catching_up = Position::beginning().then(catching_up, Stamp(7));
+        let at_rest = begun.then(Place::at(Stamp(120)), Stamp(130));
+        assert_eq!((begun.knows, catching_up.knows, at_rest.knows), (Stamp(99), Stamp(42), Stamp(120)));
         let (epoch, later) = (Epoch::trusted("e.1"), Epoch::trusted("e2"));
-        let token = seal(&[7; 32], &space, &epoch, Place::at(Stamp(42)));
-        assert_eq!(open(&[7; 32], &space, &epoch, &token).unwrap(), Place::at(Stamp(42)));
-        let token = seal(&[7; 32], &space, &epoch, catching_up);
-        assert_eq!(open(&[7; 32], &space, &epoch, &token).unwrap(), catching_up);
+        let mixed = Position { place: catching_up.place, knows: Stamp(50) };
+        for (position, text) in [
+            (at_rest, "120.e.1"),
+            (catching_up, "42~40~-7.e.1"),
+            (begun, "42~42~~99.e.1"),
+            (mixed, "42~40~-7~50.e.1"),
+        ] {
+            let token = seal(&[7; 32], &space, &epoch, position);
+            assert!(token.starts_with(text), "{token}");
+            assert_eq!(open(&[7; 32], &space, &epoch, &token).unwrap(), position);
+        }
+        let token = seal(&[7; 32], &space, &epoch, mixed);
         assert!(matches!(open(&[7; 32], &space, &later, &token), Err(ReplicaError::EpochChanged)));
         assert!(matches!(open(&[7; 32], &other, &epoch, &token), Err(ReplicaError::CursorInvalid)));
         for at in 0..token.len() {

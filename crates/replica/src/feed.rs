@@ -1,6 +1,9 @@
 //! Room 5: the feed as a reader asks for it, one page at a time, with sealed cursors.
 
-use crate::{Node, ReplicaError, cursor};
+use crate::{
+    Node, ReplicaError,
+    cursor::{self, Position},
+};
 use ropeway_core::{
     digest::Digest,
     id::{Collection, Epoch, SpaceId},
@@ -50,26 +53,30 @@ impl Node {
     /// node takes in its own first pull (I6).
     pub async fn feed(&self, space: &SpaceId, request: &FeedRequest) -> Result<ServedPage, ReplicaError> {
         let state = self.inner.store.space(space).await?;
-        let after = match &request.cursor {
-            None => Stamp(i64::MIN),
-            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?.after,
+        let from = match &request.cursor {
+            None => Position::beginning(),
+            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
         };
+        let after = from.place.after;
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
         let page = self.inner.store.feed(space, after, limit, &request.collections).await?;
         if page.space.filling {
             let text = "this node is still taking in its first download; ask again when it is complete";
             return Err(ReplicaError::Busy(text.into()));
         }
-        if request.cursor.is_some() {
-            horizon(after, page.space.purged)?;
-        }
+        from.must_know(page.space.purged)?;
         let reached = if page.complete || planted::has(Bug::RunawayCursor) {
             page.space.head
         } else {
             page.rows.last().map_or(after, |row| row.stamp)
         };
         Ok(ServedPage {
-            cursor: cursor::seal(&self.inner.secret, space, &page.space.epoch, Place::at(reached)),
+            cursor: cursor::seal(
+                &self.inner.secret,
+                space,
+                &page.space.epoch,
+                from.then(Place::at(reached), page.space.purged),
+            ),
             epoch: page.space.epoch,
             head: page.space.head,
             digest: page.space.digest,

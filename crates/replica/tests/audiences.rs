@@ -9,10 +9,12 @@ use ropeway_core::{
     conflict::{Kind, Resolution},
     id::CONFLICT,
     receipt::Verdict,
+    retention::Keep,
 };
 use ropeway_protocol::Transport;
 use ropeway_replica::{FeedRequest, Node, Resolve, SyncOutcome};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 const PROFILE: &str = r#"
 name = "race"
@@ -470,5 +472,47 @@ fn late_work_on_what_left_the_node_in_the_middle_goes_on_to_the_top() {
         synced(&venue).await;
         sync().await;
         assert_eq!(holds(&tablet).await, "x a ia ta la ra", "and all of it comes back");
+    });
+}
+
+/// I10 for what leaves a sight: it is told until every live reader knows it; whoever was away for longer pulls
+/// anew and lets go of it.
+#[test]
+fn what_left_a_sight_is_purged_like_what_was_deleted() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    story(|venue| async move {
+        let keep = Keep { tombstones: Duration::from_secs(1), ..Keep::default() };
+        let purged = async || {
+            let rows = venue.cloud.purge(&space(), &keep, false).await.unwrap().rows;
+            rows.get("audiences").copied().unwrap_or(0)
+        };
+        two_competitions(&venue.cloud).await;
+        subscribe(&venue, "a", true).await;
+        for _ in 0..2 {
+            synced(&venue).await;
+        }
+        at(&venue.cloud, Patch, "race/ra", json!({"competition": "b"})).await;
+        venue.advance(DAY * 170);
+        assert_eq!(purged().await, 0, "the Pi sleeps, and it is live");
+        for _ in 0..2 {
+            synced(&venue).await;
+        }
+        assert_eq!(holds(&venue.pi).await, "x a la");
+        assert!(purged().await > 0, "it was told");
+        let report = venue.sync().await;
+        assert_eq!((report.outcome, report.pulled), (Some(SyncOutcome::Done), 0), "nothing to pull anew");
+        at(&venue.cloud, Patch, "licence/la", json!({"competition": "b"})).await;
+        at(&venue.cloud, Delete, "incident/ib", json!({})).await;
+        venue.advance(DAY * 365);
+        let dry = venue.cloud.purge(&space(), &keep, true).await.unwrap().rows;
+        assert!(dry["audiences"] > 0 && dry["tombstones"] == 1, "{dry:?}");
+        assert_eq!(purged().await, dry["audiences"]);
+        for _ in 0..2 {
+            synced(&venue).await;
+        }
+        assert_eq!(holds(&venue.pi).await, "x a", "nobody told it, and it found out");
+        subscribe(&venue, "b", true).await;
+        synced(&venue).await;
+        assert_eq!(holds(&venue.pi).await, "x a b ia la lb ra rb");
     });
 }

@@ -76,6 +76,7 @@ fn a_sleeping_device_holds_back_until_it_is_awake_or_beyond_the_horizon() {
 #[test]
 fn from_beyond_the_horizon_nothing_is_lost_and_nothing_comes_back_to_life() {
     on_every_store(|venue| async move {
+        *venue.cable.page.lock().unwrap() = 1;
         raced(&venue).await;
         write(&venue.pi, "Anna", Op::Patch, "incident", "edited", json!({ "description": "from the Pi" }))
             .await;

@@ -159,7 +159,6 @@ pass_on! {
     reads feed_to(space: &SpaceId, reader: &Reader, place: Place, limit: usize, of: &[Collection]) -> ReaderPage;
     reads audiences(space: &SpaceId, keys: &[Key]) -> Vec<AudienceRow>;
     reads subscriptions(space: &SpaceId, reader: &DeviceId) -> Vec<Subscription>;
-    writes purge_audiences(space: &SpaceId, below: Stamp) -> u64;
     reads list(space: &SpaceId, of: &Collection, after: Option<&RecordId>, limit: usize) -> Vec<(RecordId, Record)>;
     reads records(space: &SpaceId, keys: &[Key]) -> Vec<(Key, Record)>;
     reads history(space: &SpaceId, key: &Key) -> Vec<Superseded>;

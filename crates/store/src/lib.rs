@@ -242,10 +242,6 @@ pub trait Store: Quarantine {
         reader: &DeviceId,
     ) -> Result<Vec<Subscription>, StoreError>;
 
-    /// Forgets audience rows and subscriptions that ended before `below`: every live reader has pulled past
-    /// it. Returns how many.
-    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError>;
-
     /// Records of one collection in id order, beginning after `after`, tombstones and joined rows included.
     async fn list(
         &self,

@@ -7,6 +7,8 @@ use ropeway_core::time::Stamp;
 pub enum Walk {
     /// Tombstones after this stamp.
     Tombstones(Stamp),
+    /// Audience rows and subscriptions that ended: what left a sight is told for as long as what was deleted.
+    Audiences,
     /// Receipts of change ids after this one.
     Receipts(String),
     /// Superseded versions after this row.
@@ -27,6 +29,7 @@ impl Walk {
     pub fn what(&self) -> &'static str {
         match self {
             Self::Tombstones(_) => "tombstones",
+            Self::Audiences => "audiences",
             Self::Receipts(_) => "receipts",
             Self::History(_) => "history",
             Self::Outbox(_) => "outbox",
@@ -37,7 +40,8 @@ impl Walk {
     /// What is looked at when this kind is done; `None`: nothing is left.
     pub(crate) fn then(&self) -> Option<Self> {
         match self {
-            Self::Tombstones(_) => Some(Self::Receipts(String::new())),
+            Self::Tombstones(_) => Some(Self::Audiences),
+            Self::Audiences => Some(Self::Receipts(String::new())),
             Self::Receipts(_) => Some(Self::History(i64::MIN)),
             Self::History(_) => Some(Self::Outbox(i64::MIN)),
             Self::Outbox(_) => Some(Self::Runs),

@@ -1,12 +1,13 @@
 //! Audiences: what a reader gets who sees only what they are subscribed to, and what they are told to evict.
 
 use super::{On, hand::*};
-use crate::{Place, Reader, ReaderPage, Stored};
+use crate::{Place, Reader, ReaderPage, Stored, Walk};
 use ropeway_core::{
     audience::{AudienceRow, Subscription},
     digest::Digest,
-    plan::{Keys, Plan},
-    time::Stamp,
+    plan::{Keys, Plan, Snapshot},
+    retention::Lines,
+    time::{Stamp, Time},
 };
 
 /// The beginning.
@@ -78,6 +79,20 @@ async fn reads(store: &Stored, name: &str, place: Place, limit: usize) -> (Strin
     panic!("the pages have no end: {seen:?}");
 }
 
+/// Purges up to a stamp in steps of two rows; how many audience rows and subscriptions went.
+async fn purge(store: &Stored, line: Stamp, dry: bool) -> u64 {
+    let never = Stamp(i64::MIN);
+    let lines = Lines { tombstones: line, history: never, receipts: never, settled: Time(i64::MIN) };
+    let (mut at, mut gone) = (Some(Walk::start()), 0);
+    while let Some(walk) = at {
+        let of_audiences = walk == Walk::Audiences;
+        let step = store.purge(&space(), &lines, walk, 2, dry).await.unwrap();
+        gone += if of_audiences { step.rows } else { 0 };
+        at = step.next;
+    }
+    gone
+}
+
 pub(super) async fn rows_are_kept_moved_and_purged(on: On) {
     let store = opened(&on).await;
     put(&store, "a", "{}").await;
@@ -90,10 +105,27 @@ pub(super) async fn rows_are_kept_moved_and_purged(on: On) {
     let rows: Vec<_> = found.audiences[&key("a")].iter().map(|r| (r.audience.as_str(), r.left)).collect();
     assert_eq!(rows, [("k:1", Some(left)), ("k:2", None)]);
     assert_eq!(found.subscriptions[&device("pi")][0].entered, began);
-    assert_eq!(store.purge_audiences(&space(), left).await.unwrap(), 0, "what left at the stamp stays");
-    assert_eq!(store.purge_audiences(&space(), Stamp(left.0 + 1)).await.unwrap(), 1);
+    assert_eq!(purge(&store, Stamp(left.0 - 1), false).await, 0, "what left later stays");
+    assert_eq!(store.space(&space()).await.unwrap().purged, Stamp(0));
+    assert_eq!(purge(&store, left, true).await, 1);
+    assert_eq!(purge(&store, left, false).await, 1);
+    assert_eq!(store.space(&space()).await.unwrap().purged, left, "who had not read so far is to know");
     assert_eq!(store.audiences(&space(), &[key("a")]).await.unwrap().len(), 1);
     assert_eq!(store.subscriptions(&space(), &device("pi")).await.unwrap().len(), 1);
+    let ended = subscribes(&store, "pi", "k:1", Some(began)).await;
+    for name in ["b", "c", "d"] {
+        put(&store, name, "{}").await;
+        let entered = moves(&store, name, "k:2", None).await;
+        moves(&store, name, "k:2", Some(entered)).await;
+    }
+    let head = store.space(&space()).await.unwrap().head;
+    assert_eq!(purge(&store, ended, false).await, 1, "a subscription that ended");
+    assert_eq!(store.subscriptions(&space(), &device("pi")).await.unwrap(), []);
+    assert_eq!(purge(&store, head, false).await, 3, "in steps");
+    // A tombstone takes along what it wore.
+    let dead = transact(&store, &["a"], |s: &Snapshot| Draft::over(s).delete(&key("a")).done()).await.head;
+    assert_eq!(purge(&store, dead, false).await, 0);
+    assert_eq!(store.audiences(&space(), &[key("a")]).await.unwrap(), []);
 }
 
 pub(super) async fn a_reader_is_told_what_enters_and_leaves(on: On) {

@@ -54,17 +54,24 @@ impl Audiences {
         found
     }
 
-    /// Forgets what ended before a stamp.
-    pub(super) fn purge(&mut self, below: Stamp) -> u64 {
-        let size = |a: &Self| {
-            a.rows.values().map(Vec::len).sum::<usize>()
-                + a.subscriptions.values().map(Vec::len).sum::<usize>()
-        };
-        let before = size(self);
-        let stays = |left: Option<Stamp>| left.is_none_or(|left| left >= below);
+    /// What ended up to a stamp: how many rows and subscriptions, and when the newest of them did.
+    pub(super) fn ended(&self, line: Stamp) -> (u64, Option<Stamp>) {
+        let rows = self.rows.values().flatten().filter_map(|r| r.left);
+        let all = rows.chain(self.subscriptions.values().flatten().filter_map(|s| s.left));
+        let ended: Vec<Stamp> = all.filter(|left| *left <= line).collect();
+        (ended.len() as u64, ended.into_iter().max())
+    }
+
+    /// Forgets what ended up to a stamp.
+    pub(super) fn purge(&mut self, line: Stamp) {
+        let stays = |left: Option<Stamp>| left.is_none_or(|left| left > line);
         self.rows.values_mut().for_each(|rows| rows.retain(|r| stays(r.left)));
         self.subscriptions.values_mut().for_each(|of_reader| of_reader.retain(|s| stays(s.left)));
-        (before - size(self)) as u64
+    }
+
+    /// Forgets all rows of a record.
+    pub(super) fn bury(&mut self, key: &Key) {
+        self.rows.remove(key);
     }
 
     fn rows(&self, keys: Option<&BTreeSet<String>>) -> impl Iterator<Item = &AudienceRow> {

@@ -189,11 +189,6 @@ impl Store for MemoryStore {
         Ok(self.all().space(space)?.audiences.subscriptions(reader))
     }
 
-    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
-        let mut all = self.all();
-        Ok(all.space_mut(space)?.audiences.purge(below))
-    }
-
     async fn list(
         &self,
         space: &SpaceId,

@@ -19,6 +19,7 @@ impl Space {
     pub(super) fn purge(&mut self, lines: &Lines, at: Walk, rows: usize, dry: bool) -> Purged {
         let (gone, last) = match &at {
             Walk::Tombstones(after) => self.purge_tombstones(*after, lines.tombstones, rows, dry),
+            Walk::Audiences => (self.purge_audiences(lines.tombstones, dry), None),
             Walk::Receipts(after) => self.purge_receipts(after, lines.receipts, rows, dry),
             Walk::History(_) => (self.purge_history(lines.history, dry), None),
             Walk::Outbox(after) => self.purge_outbox(*after, lines.settled, rows, dry),
@@ -51,11 +52,22 @@ impl Space {
                 self.buried = self.buried.max(version);
                 self.by_stamp.remove(stamp);
                 self.put_prints(std::slice::from_ref(key), &[]);
+                self.audiences.bury(key);
                 self.purged = self.purged.max(*stamp);
             }
         }
         let last = found.last().filter(|_| found.len() == rows);
         (gone, last.map(|(stamp, _)| Walk::Tombstones(*stamp)))
+    }
+
+    /// What goes is as good as a deletion to a reader who had not read so far: it is noted with those.
+    fn purge_audiences(&mut self, line: Stamp, dry: bool) -> u64 {
+        let (gone, newest) = self.audiences.ended(line);
+        if let Some(newest) = newest.filter(|_| !dry) {
+            self.audiences.purge(line);
+            self.purged = self.purged.max(newest);
+        }
+        gone
     }
 
     fn purge_receipts(&mut self, after: &str, line: Stamp, rows: usize, dry: bool) -> (u64, Option<Walk>) {

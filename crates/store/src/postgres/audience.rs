@@ -72,9 +72,6 @@ const FED: &str = concat!(
     " FROM unnest($2::text[], $3::text[]) AS k (collection, id)
       JOIN rw_records r ON r.space = $1 AND r.collection = k.collection AND r.id = k.id"
 );
-const PURGE: &str = "DELETE FROM rw_audiences WHERE space = $1 AND left_at < $2";
-const PURGE_SUBSCRIPTIONS: &str = "DELETE FROM rw_subscriptions WHERE space = $1 AND left_at < $2";
-
 /// Writes what a plan moves.
 pub(super) async fn apply(tx: &Tx, space: i32, plan: &Plan) -> Done<()> {
     tokio::try_join!(rows(tx, space, plan), sights(tx, space, plan), subscribe(tx, space, plan))?;
@@ -173,12 +170,6 @@ pub(super) async fn subscriptions(
         })
     };
     tx.query(OF_READERS, &[&space, &readers]).await?.iter().map(read).collect()
-}
-
-/// Forgets rows and subscriptions that ended before a stamp which every live reader has passed.
-pub(super) async fn purge(tx: &Tx, space: i32, below: Stamp) -> Done<u64> {
-    let rows = tx.execute(PURGE, &[&space, &below.0]).await?;
-    Ok(rows + tx.execute(PURGE_SUBSCRIPTIONS, &[&space, &below.0]).await?)
 }
 
 fn row(row: &Row) -> Done<AudienceRow> {

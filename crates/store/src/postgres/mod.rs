@@ -161,14 +161,6 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
-        self.db
-            .write((space.clone(), below), |tx, (space, below)| {
-                Box::pin(async move { audience::purge(tx, Space::lock(tx, space).await?.no, *below).await })
-            })
-            .await
-    }
-
     async fn list(
         &self,
         space: &SpaceId,

@@ -18,6 +18,17 @@ const BURIED: &str = "DELETE FROM rw_records WHERE space = $1 AND stamp = ANY ($
 const PRINTS: &str =
     "DELETE FROM rw_fingerprints f USING unnest($2::text[], $3::text[]) AS k (collection, id)
   WHERE f.space = $1 AND f.collection = k.collection AND f.id = k.id";
+const WORN: &str = "DELETE FROM rw_audiences a USING unnest($2::text[], $3::text[]) AS k (collection, id)
+  WHERE a.space = $1 AND a.collection = k.collection AND a.record = k.id";
+const LEFT: &str =
+    "DELETE FROM rw_audiences WHERE (space, collection, record, audience, via_collection, via) IN (
+    SELECT space, collection, record, audience, via_collection, via FROM rw_audiences
+    WHERE space = $1 AND left_at <= $2 ORDER BY left_at LIMIT $3) RETURNING left_at";
+const ENDED: &str = "DELETE FROM rw_subscriptions WHERE (space, reader, audience, via_collection, via) IN (
+    SELECT space, reader, audience, via_collection, via FROM rw_subscriptions
+    WHERE space = $1 AND left_at <= $2 ORDER BY left_at LIMIT $3) RETURNING left_at";
+const WOULD_LEAVE: &str = "SELECT (SELECT count(*) FROM rw_audiences WHERE space = $1 AND left_at <= $2)
+  + (SELECT count(*) FROM rw_subscriptions WHERE space = $1 AND left_at <= $2)";
 const NOTE: &str = "UPDATE rw_spaces SET purged = greatest(purged, $2), buried = greatest(buried, $3),
   writes = writes + 1 WHERE no = $1";
 const RECEIPTS: &str =
@@ -66,6 +77,7 @@ pub(super) async fn step(tx: &Tx, ask: &Ask) -> Done<Purged> {
     let walk = Steps { tx, space, most, dry: *dry };
     let (rows, last) = match at {
         Walk::Tombstones(after) => walk.tombstones(*after, lines.tombstones).await?,
+        Walk::Audiences => walk.audiences(lines.tombstones).await?,
         Walk::Receipts(after) => walk.receipts(after, lines.receipts).await?,
         Walk::History(after) => walk.history(*after, lines.history).await?,
         Walk::Outbox(after) => walk.outbox(*after, lines).await?,
@@ -91,10 +103,30 @@ impl Steps<'_> {
             self.tx.execute(BURIED, &[&self.space, &column::<i64>(&going, 0)?]).await?;
             let (collections, ids) = (column::<&str>(&going, 2)?, column::<&str>(&going, 3)?);
             self.tx.execute(PRINTS, &[&self.space, &collections, &ids]).await?;
+            self.tx.execute(WORN, &[&self.space, &collections, &ids]).await?;
             self.tx.execute(NOTE, &[&self.space, &newest, &version]).await?;
         }
         let last = self.last(&found).map(|row| row.try_get(0)).transpose()?;
         Ok((going.len() as u64, last.map(|stamp| Walk::Tombstones(Stamp(stamp)))))
+    }
+
+    /// What goes is as good as a deletion to a reader who had not read so far: it is noted with those.
+    async fn audiences(&self, line: Stamp) -> Done<Step> {
+        if self.dry {
+            let row = self.tx.one(WOULD_LEAVE, &[&self.space, &line.0]).await?;
+            let count: i64 = row.map_or(Ok(0), |row| row.try_get(0))?;
+            return Ok((count.cast_unsigned(), None));
+        }
+        let (mut gone, mut full) = (0, false);
+        for forget in [LEFT, ENDED] {
+            let found = self.tx.query(forget, &[&self.space, &line.0, &self.most]).await?;
+            gone += found.len() as u64;
+            full |= self.last(&found).is_some();
+            if let Some(newest) = column::<i64>(&found.iter().collect::<Vec<_>>(), 0)?.into_iter().max() {
+                self.tx.execute(NOTE, &[&self.space, &newest, &0_i64]).await?;
+            }
+        }
+        Ok((gone, full.then_some(Walk::Audiences)))
     }
 
     async fn receipts(&self, after: &str, line: Stamp) -> Done<Step> {

@@ -58,9 +58,6 @@ const ONE: &str = concat!(
     rows::fed_columns!(),
     " FROM rw_records WHERE space = ?1 AND collection = ?2 AND id = ?3"
 );
-const PURGE: &str = "DELETE FROM rw_audiences WHERE space = ?1 AND left_at < ?2";
-const PURGE_SUBSCRIPTIONS: &str = "DELETE FROM rw_subscriptions WHERE space = ?1 AND left_at < ?2";
-
 /// Writes what a plan moves.
 pub(super) fn apply(conn: &mut Conn, space: i64, plan: &Plan) -> Done<()> {
     let Conn { db, names, .. } = conn;
@@ -136,13 +133,6 @@ pub(super) fn subscriptions(conn: &mut Conn, space: i64, reader: &DeviceId) -> D
         });
     }
     Ok(found)
-}
-
-/// Forgets rows and subscriptions that ended before a stamp which every live reader has passed.
-pub(super) fn purge(conn: &mut Conn, space: i64, below: Stamp) -> Done<u64> {
-    let rows = conn.db.prepare_cached(PURGE)?.execute((space, below.0))?;
-    let subscriptions = conn.db.prepare_cached(PURGE_SUBSCRIPTIONS)?.execute((space, below.0))?;
-    Ok((rows + subscriptions) as u64)
 }
 
 fn read(conn: &mut Conn, sql: &str, params: impl Params) -> Done<Vec<AudienceRow>> {

@@ -219,15 +219,6 @@ impl Store for SqliteStore {
         self.read_in(space, move |conn, no| audience::subscriptions(conn, no, &reader)).await
     }
 
-    async fn purge_audiences(&self, space: &SpaceId, below: Stamp) -> Result<u64, StoreError> {
-        let space = space.clone();
-        let purge = move |conn: &mut Conn| {
-            let no = Space::read(conn, &space)?.no;
-            audience::purge(conn, no, below)
-        };
-        self.write(purge).await
-    }
-
     async fn list(
         &self,
         space: &SpaceId,

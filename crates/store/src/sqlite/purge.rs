@@ -17,6 +17,13 @@ const TOMBSTONES: &str = "SELECT no, stamp, version, collection, id,
   WHERE space = ?1 AND state = 1 AND stamp > ?2 AND stamp <= ?3 ORDER BY stamp LIMIT ?4";
 const BURIED: &str = "DELETE FROM rw_records WHERE no = ?1";
 const PRINTS: &str = "DELETE FROM rw_fingerprints WHERE space = ?1 AND collection = ?2 AND id = ?3";
+const WORN: &str = "DELETE FROM rw_audiences WHERE space = ?1 AND collection = ?2 AND record = ?3";
+const LEFT: &str = "SELECT no, left_at FROM rw_audiences INDEXED BY rw_audiences_left
+  WHERE space = ?1 AND left_at <= ?2 ORDER BY left_at LIMIT ?3";
+const LEFT_ROW: &str = "DELETE FROM rw_audiences WHERE no = ?1";
+const ENDED: &str = "SELECT no, left_at FROM rw_subscriptions WHERE space = ?1 AND left_at <= ?2
+  ORDER BY left_at LIMIT ?3";
+const ENDED_ROW: &str = "DELETE FROM rw_subscriptions WHERE no = ?1";
 const NOTE: &str = "UPDATE rw_spaces SET purged = max(purged, ?2), buried = max(buried, ?3) WHERE no = ?1";
 const RECEIPTS: &str =
     "SELECT change, stamp FROM rw_receipts WHERE space = ?1 AND change > ?2 ORDER BY change LIMIT ?3";
@@ -46,6 +53,7 @@ pub(super) fn step(
     let most = i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
     let (gone, last) = match &at {
         Walk::Tombstones(after) => tombstones(conn, space, *after, lines.tombstones, most, dry)?,
+        Walk::Audiences => audiences(conn, space, lines.tombstones, most, dry)?,
         Walk::Receipts(after) => receipts(conn, space, after, lines.receipts, most, dry)?,
         Walk::History(after) => history(conn, space, *after, lines.history, most, dry)?,
         Walk::Outbox(after) => outbox(conn, space, *after, lines, most, dry)?,
@@ -77,12 +85,31 @@ fn tombstones(conn: &Conn, space: i64, after: Stamp, line: Stamp, most: i64, dry
         for Dead { no, collection, id, .. } in &going {
             conn.db.prepare_cached(BURIED)?.execute([no])?;
             conn.db.prepare_cached(PRINTS)?.execute((space, collection, id))?;
+            conn.db.prepare_cached(WORN)?.execute((space, collection, id))?;
         }
         let version = going.iter().map(|dead| dead.version).max();
         conn.db.prepare_cached(NOTE)?.execute((space, newest.stamp, version))?;
     }
     let last = found.last().filter(|_| is_full(&found, most));
     Ok((going.len() as u64, last.map(|dead| Walk::Tombstones(Stamp(dead.stamp)))))
+}
+
+/// What goes is as good as a deletion to a reader who had not read so far: it is noted with those.
+fn audiences(conn: &Conn, space: i64, line: Stamp, most: i64, dry: bool) -> Done<Step> {
+    let most = if dry { i64::MAX } else { most };
+    let (mut gone, mut full) = (0, false);
+    for (find, forget) in [(LEFT, LEFT_ROW), (ENDED, ENDED_ROW)] {
+        let found: Vec<(i64, i64)> = all(conn, find, (space, line.0, most), |r| Ok((r.get(0)?, r.get(1)?)))?;
+        gone += found.len() as u64;
+        full |= is_full(&found, most);
+        if let Some((_, newest)) = found.last().filter(|_| !dry) {
+            for (no, _) in &found {
+                conn.db.prepare_cached(forget)?.execute([no])?;
+            }
+            conn.db.prepare_cached(NOTE)?.execute((space, newest, 0))?;
+        }
+    }
+    Ok((gone, full.then_some(Walk::Audiences)))
 }
 
 fn receipts(conn: &Conn, space: i64, after: &str, line: Stamp, most: i64, dry: bool) -> Done<Step> {
