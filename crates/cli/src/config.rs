@@ -1,6 +1,6 @@
 //! The configuration of a node: flag before environment before `ropeway.toml` before default.
 
-use crate::{database::Database, environment::Environment, failure::Failure, limits::Limits};
+use crate::{alert, database::Database, environment::Environment, failure::Failure, limits::Limits};
 use ropeway_core::id::SpaceId;
 use serde::Deserialize;
 use std::{
@@ -106,6 +106,8 @@ pub(crate) struct Config {
     /// Whether a follower syncs on its own.
     pub(crate) sync_enabled: bool,
     pub(crate) conflict_email: Option<String>,
+    /// How alerts are sent.
+    pub(crate) alerts: alert::Settings,
     pub(crate) admin: Option<Admin>,
     pub(crate) limits: Limits,
     /// The file that was read.
@@ -132,6 +134,9 @@ struct Written {
     trusted_hosts: Vec<String>,
     sync_enabled: Option<bool>,
     conflict_email: Option<String>,
+    smtp_url: Option<String>,
+    alert_from: Option<String>,
+    alert_webhook: Option<String>,
     limits: BTreeMap<String, u64>,
 }
 
@@ -183,6 +188,11 @@ impl Config {
             trusted_hosts: trusted(&args.trusted_host, env("ROPEWAY_TRUSTED_HOSTS"), written.trusted_hosts),
             sync_enabled: enabled.or(written.sync_enabled).unwrap_or(true),
             conflict_email: env("SYNC_CONFLICT_EMAIL").or(written.conflict_email),
+            alerts: alert::Settings {
+                smtp: secret(environment, "ROPEWAY_SMTP_URL")?.or(written.smtp_url),
+                from: env("ROPEWAY_ALERT_FROM").or(written.alert_from),
+                webhook: env("ROPEWAY_ALERT_WEBHOOK").or(written.alert_webhook),
+            },
             admin: admin(environment)?,
             limits: Limits::read(&written.limits, environment)?,
             token: secret(environment, "ROPEWAY_UPSTREAM_TOKEN")?,

@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) keep: Keep,
     /// How often a serving node purges what it need not keep.
     pub(crate) purge_every: Duration,
+    /// How often a serving node looks whether somebody has to be told of something.
+    pub(crate) alert_every: Duration,
 }
 
 /// The patience of the upstream's client.
@@ -48,6 +50,7 @@ impl Default for Limits {
             reach,
             keep: Keep::default(),
             purge_every: Duration::from_secs(3_600),
+            alert_every: Duration::from_secs(15),
         }
     }
 }
@@ -119,6 +122,7 @@ bounds! {
     "keep_history_s", "how long a superseded version is kept (0 here: for ever)", some_seconds keep.history;
     "keep_receipts_s", "how long receipts and settled outbox entries are kept at least", seconds keep.receipts;
     "purge_every_s", "how often a serving node purges what it need not keep", seconds purge_every;
+    "alert_every_ms", "how often a serving node looks whether somebody has to be told", millis alert_every;
     "answer_bytes", "largest answer of the upstream", count reach.answer_bytes;
 }
 

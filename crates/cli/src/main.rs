@@ -1,5 +1,6 @@
 //! `ropeway`: the one binary. Each command is a room of its own; this file only shows the way.
 
+mod alert;
 mod backup;
 mod bench;
 mod check;

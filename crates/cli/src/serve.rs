@@ -2,6 +2,7 @@
 //! upstream it follows that too.
 
 use crate::{
+    alert,
     config::{Mode, Overrides},
     failure::{Exit, Failure},
     open::{Opened, others_may_read},
@@ -64,8 +65,8 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
         output
             .note("note: SYNC_ENABLED is off: devices that sync with this node are told to come back later");
     }
-    if let Some(email) = &opened.config.conflict_email {
-        tracing::info!(email, "conflict alerts by e-mail are not sent by this version");
+    if let Some(note) = alert::note(&opened.config) {
+        output.note(note);
     }
     let stopped = stop::listen()?;
     let tls = certificate(&opened, output)?;
@@ -85,10 +86,11 @@ pub(crate) async fn run(opened: Opened, output: Output) -> Result<Exit> {
     let following = follow(&opened, output);
     let (node, space) = (opened.node.clone(), opened.space.clone());
     let _purging = Purger::spawn(node, space, opened.config.limits.keep, opened.config.limits.purge_every);
+    let telling = alert::spawn(&opened);
     let drained = server.serve(stopped).await;
-    if let Some(following) = following {
-        following.abort();
-        let _ = following.await;
+    for task in [following, telling].into_iter().flatten() {
+        task.abort();
+        let _ = task.await;
     }
     if drained.cut > 0 {
         tracing::warn!(cut = drained.cut, "requests were cut off; their senders will send them again");

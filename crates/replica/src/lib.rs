@@ -34,6 +34,7 @@ mod queue;
 mod restored;
 mod resync;
 mod revoked;
+mod runs;
 mod secret;
 mod status;
 mod sync;

@@ -481,6 +481,7 @@ impl Node {
             pulled: report.pulled,
             held: report.held,
             error: report.error.clone(),
+            device: None,
         };
         Ok(self.inner.store.put_run(space, &run).await?)
     }

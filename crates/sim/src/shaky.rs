@@ -185,6 +185,7 @@ pass_on! {
     reads members() -> Vec<Member>;
     writes put_run(space: &SpaceId, run: &SyncRun) -> ();
     reads runs(space: &SpaceId, limit: usize) -> Vec<SyncRun>;
+    reads device_runs(space: &SpaceId, limit: usize) -> Vec<SyncRun>;
     reads meta(name: &str) -> Option<String>;
     writes put_meta(name: &str, value: &str) -> ();
     writes swap_meta(name: &str, expected: Option<&str>, value: &str, durability: Durability) -> bool;

@@ -356,8 +356,10 @@ pub trait Store: Quarantine {
 
     /// Notes a finished sync (ISMF-147).
     async fn put_run(&self, space: &SpaceId, run: &SyncRun) -> Result<(), StoreError>;
-    /// The latest syncs, newest first.
+    /// This node's own latest syncs, newest first.
     async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError>;
+    /// The latest syncs of devices with this node that were noted, newest first.
+    async fn device_runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError>;
 
     /// A small setting of the node itself (its device id, the lease of a sync …).
     async fn meta(&self, name: &str) -> Result<Option<String>, StoreError>;

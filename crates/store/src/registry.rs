@@ -90,4 +90,6 @@ pub struct SyncRun {
     pub held: u64,
     /// What went wrong, for people.
     pub error: Option<String>,
+    /// Whose sync it was where a device synced with this node; `None`: this node's own, with its upstream.
+    pub device: Option<DeviceId>,
 }

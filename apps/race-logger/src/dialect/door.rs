@@ -42,6 +42,11 @@ impl Refused {
         Self::new(422, "invalid", why)
     }
 
+    /// What it says.
+    pub(crate) fn message(&self) -> String {
+        self.body["error"]["message"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// With more to look at.
     pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
         self.body[name] = value;

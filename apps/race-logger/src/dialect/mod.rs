@@ -13,6 +13,7 @@ mod fingerprint;
 mod health;
 mod item;
 mod late;
+mod measures;
 mod merge;
 mod record;
 mod record_types;
@@ -39,6 +40,7 @@ pub fn routes() -> OpenApiRouter<Host> {
         .route("/devices", get(devices::list).post(devices::register))
         .route("/devices/{device_uuid}/rotate", post(devices::rotate))
         .route("/devices/{device_uuid}/decommission", post(devices::decommission))
+        .route("/sync_metrics", get(measures::show))
         .route("/{record_type}", post(upload::upload))
         .route("/{record_type}/{id}", get(record::show))
         .route("/{record_type}/{id}/unmerge", post(merge::unmerge))

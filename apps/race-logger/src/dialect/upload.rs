@@ -3,7 +3,7 @@
 use super::{
     door::{Asker, Refused},
     item::{self, Sender},
-    late,
+    late, measures,
     record_types::{RECORD_TYPES, RecordType, by_plural},
     result::{Answered, Entry, status_of_all},
 };
@@ -50,12 +50,25 @@ async fn of_type(host: Host, asker: Asker, plural: String, request: Request) -> 
     let unknown = || Refused::not_found(&format!("the record type `{plural}`"));
     let kind = by_plural(&plural).ok_or_else(unknown)?;
     let rules = host.node().profile().rules(kind.collection).ok_or_else(unknown)?.clone();
-    let body = read_body(&host, request).await?;
-    let _turn = host.turn().await?;
-    let entries = take_in(&host, &asker, kind, &rules, body).await?;
+    let began = (host.node().clock().now(), host.node().clock().mono());
+    let entries = read_and_take_in(&host, &asker, kind, &rules, request).await;
+    measures::note(&host, &asker, began, &entries).await;
+    let entries = entries?;
     let status = StatusCode::from_u16(status_of_all(kind, &entries)).unwrap_or(StatusCode::OK);
     let results: Vec<_> = entries.into_iter().map(|entry| entry.json).collect();
     Ok((status, Json(json!({ "results": results }))).into_response())
+}
+
+async fn read_and_take_in(
+    host: &Host,
+    asker: &Asker,
+    kind: &'static RecordType,
+    rules: &Rules,
+    request: Request,
+) -> Result<Vec<Entry>, Refused> {
+    let body = read_body(host, request).await?;
+    let _turn = host.turn().await?;
+    take_in(host, asker, kind, rules, body).await
 }
 
 async fn take_in(

@@ -94,7 +94,7 @@ pub(crate) fn with(mut item: Value, name: &str, value: Value) -> Value {
 
 /// ISMF-082, ISMF-130, ISMF-131, CT-01, CT-03, TR-02: which two incidents are one, over the documented API.
 #[test]
-fn which_two_incidents_are_one() {
+pub(crate) fn which_two_incidents_are_one() {
     let cloud = Cloud::new();
     cloud.node.write("race_location", "gate", json!({ "race": "race-1" }));
     cloud.node.write("race_location", "finish", json!({ "race": "race-1" }));
@@ -147,7 +147,7 @@ fn which_two_incidents_are_one() {
 
 /// TR-04, ISMF-163: two devices upload twins at the same instant, again and again: one incident each time.
 #[test]
-fn twins_at_the_same_instant_are_one() {
+pub(crate) fn twins_at_the_same_instant_are_one() {
     let cloud = Cloud::new();
     let devices = [cloud.device("device"), cloud.device("device"), cloud.device("device")];
     for round in 0..6 {
@@ -177,7 +177,7 @@ fn twins_at_the_same_instant_are_one() {
 
 /// ISMF-153, ISMF-018: fifty incidents, of which thirty arrive and their answer does not.
 #[test]
-fn fifty_incidents_are_cut_after_thirty() {
+pub(crate) fn fifty_incidents_are_cut_after_thirty() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     let items: Vec<Value> =
@@ -213,7 +213,7 @@ fn fifty_incidents_are_cut_after_thirty() {
 
 /// ISMF-048, CT-06, TR-23: bad items get their own answer, and their neighbours go through.
 #[test]
-fn bad_items_do_not_spoil_their_neighbours() {
+pub(crate) fn bad_items_do_not_spoil_their_neighbours() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     let script = "<script>alert(1)</script>'; DROP TABLE rw_records; --";
@@ -273,7 +273,7 @@ fn bad_items_do_not_spoil_their_neighbours() {
 /// CT-11, CT-14, CT-15, TR-01, TR-03: what is new comes through the feed; an edit on its base goes through; twins
 /// that were decided differently are asked about; a merge is taken apart and nothing of either is lost.
 #[test]
-fn changes_edits_twins_and_merges_come_to_a_device() {
+pub(crate) fn changes_edits_twins_and_merges_come_to_a_device() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     let begin = pi.get("/changes")["cursor"].as_str().unwrap().to_owned();
@@ -356,7 +356,7 @@ fn changes_edits_twins_and_merges_come_to_a_device() {
 
 /// CT-03: a report brings its bib to an incident that has none, which is then found to be one with another.
 #[test]
-fn a_report_brings_the_bib_and_the_match() {
+pub(crate) fn a_report_brings_the_bib_and_the_match() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     cloud.admin.incidents(&[incident("known", 42, "2026-02-15T10:32:10Z")]);
@@ -373,7 +373,7 @@ fn a_report_brings_the_bib_and_the_match() {
 
 /// CT-06: one status for a whole answer.
 #[test]
-fn the_status_of_a_whole_answer() {
+pub(crate) fn the_status_of_a_whole_answer() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     let (a, b) = (incident("a", 1, "2026-02-15T10:00:00Z"), incident("b", 2, "2026-02-15T10:00:00Z"));

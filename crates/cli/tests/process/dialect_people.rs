@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// ISMF-085, CT-07, CT-22: whose token it is, and what its holder may do.
 #[test]
-fn the_door_knows_who_asks_and_what_they_may() {
+pub(crate) fn the_door_knows_who_asks_and_what_they_may() {
     let cloud = Cloud::new();
     let (pi, other) = (cloud.device("device"), cloud.device("device"));
     let item = json!({ "incidents": [incident("i", 1, "2026-02-15T10:00:00Z")] }).to_string();
@@ -59,7 +59,7 @@ fn the_door_knows_who_asks_and_what_they_may() {
 
 /// ISMF-049 to ISMF-052, ISMF-060, ISMF-099, ISMF-144, GP-13: a device's life over the API.
 #[test]
-fn a_device_is_registered_renewed_and_decommissioned() {
+pub(crate) fn a_device_is_registered_renewed_and_decommissioned() {
     let cloud = Cloud::new();
     let new = json!({ "name": "Start Line Pi", "system_mode": "offline_device",
         "metadata": { "hardware": "Pi 5", "os": "Debian", "app_version": "1" } });
@@ -102,7 +102,7 @@ fn a_device_is_registered_renewed_and_decommissioned() {
 
 /// ISMF-151, ISMF-152, CT-25: two competitions of one name, and who may edit which.
 #[test]
-fn competitions_of_one_name_are_merged_by_a_person() {
+pub(crate) fn competitions_of_one_name_are_merged_by_a_person() {
     let cloud = Cloud::new();
     let pi = cloud.device("device");
     cloud.node.write("competition", "cloud-c", json!({ "name": "Verbier 2026", "country": "CHE" }));
@@ -184,7 +184,7 @@ fn competitions_of_one_name_are_merged_by_a_person() {
 
 /// CT-20, ISMF-020, I11: a Pi that takes competitions along sees those that it downloaded, page by page.
 #[test]
-fn a_download_is_resumed_and_shows_nothing_else() {
+pub(crate) fn a_download_is_resumed_and_shows_nothing_else() {
     let cloud = Cloud::new();
     let pi = cloud.device("venue");
     for c in ["here", "there"] {
@@ -235,7 +235,7 @@ fn a_download_is_resumed_and_shows_nothing_else() {
 
 /// ISMF-145: switched off, everything waits.
 #[test]
-fn switched_off_it_says_so() {
+pub(crate) fn switched_off_it_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::new(dir.path().join("cloud"));
     node.set("SYNC_ENABLED", "false");
@@ -243,4 +243,34 @@ fn switched_off_it_says_so() {
     let url = node.serve(&[]);
     let (status, text) = call(&url, "GET", "/api/v1/sync/health", &[], "");
     assert_eq!(status, 503, "{text}");
+}
+
+/// ISMF-147, ISMF-162, ISMF-164, CT-04: each upload is noted, and the rates count what people settle and nothing else.
+#[test]
+pub(crate) fn uploads_are_measured() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let items: Vec<Value> =
+        (0..20).map(|n| incident(&format!("i{n}"), n + 1, "2026-02-15T10:00:00Z")).collect();
+    pi.incidents(&items);
+    pi.incidents(&[
+        incident("twin", 1, "2026-02-15T10:00:05Z"),
+        json!({ "client_uuid": "i0", "bib_number": 99 }),
+    ]);
+    pi.incidents(&[json!({ "client_uuid": "bad", "race_client_uuid": "nowhere" })]);
+    assert_eq!(pi.ask("POST", "/incidents", &[], "{").0, 400);
+    assert_eq!(pi.ask("GET", "/sync_metrics", &[], "").0, 403);
+    let shown = cloud.admin.get("/sync_metrics");
+    let runs = shown["sync_metrics"].as_array().unwrap();
+    let of = |name: &str| runs.iter().map(|run| run[name].clone()).collect::<Vec<_>>();
+    assert_eq!(of("records_synced"), [0, 0, 2, 20].map(Value::from), "{shown:#}");
+    assert_eq!(of("success"), [false, false, true, true].map(Value::from));
+    assert!(
+        runs.iter().all(|run| run["device_uuid"] == *pi.uuid && run["duration_ms"].is_i64()),
+        "{shown:#}"
+    );
+    let rates = &shown["rates"];
+    assert_eq!((&rates["sync_success"]["count"], &rates["sync_success"]["of"]), (&json!(2), &json!(4)));
+    assert_eq!((&rates["conflicts"]["count"], &rates["conflicts"]["of"]), (&json!(1), &json!(21)));
+    assert_eq!(rates["duplicates"]["rate"], 0.0);
 }

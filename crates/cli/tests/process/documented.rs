@@ -105,24 +105,24 @@ fn matches(wanted: &Value, got: &Value, names: &mut Names) -> Result<(), String>
 
 /// ISMF-088, ISMF-089, ISMF-092, ISMF-078: the documented uploads.
 #[test]
-fn the_documented_uploads() {
+pub(crate) fn the_documented_uploads() {
     replay("upload.toml");
 }
 
 /// ISMF-132, ISMF-133, ISMF-134, ISMF-090, ISMF-091, ISMF-157: the documents' own tests of the three layers.
 #[test]
-fn the_documented_layers() {
+pub(crate) fn the_documented_layers() {
     replay("layers.toml");
 }
 
 /// ISMF-086, ISMF-087, ISMF-094, ISMF-038, CT-20: the documented download.
 #[test]
-fn the_documented_download() {
+pub(crate) fn the_documented_download() {
     replay("download.toml");
 }
 
 /// ISMF-125, ISMF-126, ISMF-127, ISMF-128, ISMF-154, ISMF-155: two decisions and their answers.
 #[test]
-fn the_documented_decisions() {
+pub(crate) fn the_documented_decisions() {
     replay("decisions.toml");
 }

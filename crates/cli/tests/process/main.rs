@@ -1,6 +1,7 @@
 //! The binary as it is used: real processes, real sockets, real kills. Every test compares data.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod alerts;
 mod audiences;
 mod backup;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -22,6 +22,9 @@ also! {
     faults: eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effect_once, eight_first_starts_at_once_make_one_node_and_lose_nothing, a_first_pull_killed_again_and_again_goes_on_where_it_was;
     commands: every_command_speaks_json_whether_or_not_a_node_serves, watching_prints_a_line_for_each_sync, the_first_administrator_is_added_once_and_a_change_can_be_repeated;
     audiences: a_competition_is_taken_along_and_given_back;
+    documented: the_documented_uploads, the_documented_layers, the_documented_download, the_documented_decisions;
+    dialect: which_two_incidents_are_one, twins_at_the_same_instant_are_one, fifty_incidents_are_cut_after_thirty, bad_items_do_not_spoil_their_neighbours, changes_edits_twins_and_merges_come_to_a_device, a_report_brings_the_bib_and_the_match;
+    dialect_people: the_door_knows_who_asks_and_what_they_may, competitions_of_one_name_are_merged_by_a_person, a_download_is_resumed_and_shows_nothing_else, uploads_are_measured;
 }
 
 /// A race day on a cloud on the server, with a Pi on a file and with a Pi on the server.

@@ -167,6 +167,7 @@ pub(super) async fn settled_entries_and_old_runs_go_by_their_time(on: On) {
             pulled: 0,
             held: 0,
             error: None,
+            device: None,
         };
         store.put_run(&space(), &run).await.unwrap();
     }

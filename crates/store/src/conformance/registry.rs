@@ -74,6 +74,7 @@ pub(super) async fn runs_are_newest_first(on: On) {
         pulled: 2,
         held: 3,
         error: (n == 2).then(|| "no route".into()),
+        device: None,
     };
     let all = [run(1, SyncOutcome::Done), run(2, SyncOutcome::Offline), run(3, SyncOutcome::Differs)];
     for run in &all {
@@ -82,6 +83,12 @@ pub(super) async fn runs_are_newest_first(on: On) {
     let newest = store.runs(&space(), 2).await.unwrap();
     assert_eq!(newest, [all[2].clone(), all[1].clone()]);
     assert_eq!(store.runs(&space(), 99).await.unwrap().len(), 3);
+    // Those of devices are apart.
+    let of = |n| SyncRun { device: Some(device("pi")), ..run(n, SyncOutcome::Partly) };
+    store.put_run(&space(), &of(4)).await.unwrap();
+    store.put_run(&space(), &of(5)).await.unwrap();
+    assert_eq!(store.device_runs(&space(), 9).await.unwrap(), [of(5), of(4)]);
+    assert_eq!(store.runs(&space(), 1).await.unwrap(), [all[2].clone()]);
 }
 
 pub(super) async fn settings_swap_once(on: On) {

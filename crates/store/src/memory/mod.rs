@@ -424,7 +424,13 @@ impl Store for MemoryStore {
     }
 
     async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
-        Ok(self.all().space(space)?.runs.iter().rev().take(limit).cloned().collect())
+        let (all, own) = (self.all(), |run: &&SyncRun| run.device.is_none());
+        Ok(all.space(space)?.runs.iter().rev().filter(own).take(limit).cloned().collect())
+    }
+
+    async fn device_runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
+        let (all, of_device) = (self.all(), |run: &&SyncRun| run.device.is_some());
+        Ok(all.space(space)?.runs.iter().rev().filter(of_device).take(limit).cloned().collect())
     }
 
     async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {

@@ -356,7 +356,19 @@ impl Store for PostgresStore {
     async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
         self.db
             .read((space.clone(), limit), |tx, (space, limit)| {
-                Box::pin(async move { registry::runs(tx, Space::read(tx, space).await?.no, *limit).await })
+                Box::pin(
+                    async move { registry::runs(tx, Space::read(tx, space).await?.no, *limit, false).await },
+                )
+            })
+            .await
+    }
+
+    async fn device_runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
+        self.db
+            .read((space.clone(), limit), |tx, (space, limit)| {
+                Box::pin(
+                    async move { registry::runs(tx, Space::read(tx, space).await?.no, *limit, true).await },
+                )
             })
             .await
     }

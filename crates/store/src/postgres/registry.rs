@@ -41,10 +41,10 @@ const ADD_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_h
 const MEMBERS: &str =
     "SELECT email, space, role, password_hash, disabled, created_at FROM rw_members ORDER BY email";
 const PUT_RUN: &str = "INSERT INTO rw_runs
-  (space, no, started_at, duration_ms, outcome, pushed, pulled, held, error)
-  SELECT $1::int, coalesce(max(no), 0) + 1, $2, $3, $4, $5, $6, $7, $8 FROM rw_runs WHERE space = $1::int";
-const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error
-  FROM rw_runs WHERE space = $1 ORDER BY no DESC LIMIT $2";
+  (space, no, started_at, duration_ms, outcome, pushed, pulled, held, error, device)
+  SELECT $1::int, coalesce(max(no), 0) + 1, $2, $3, $4, $5, $6, $7, $8, $9 FROM rw_runs WHERE space = $1::int";
+const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error, device
+  FROM rw_runs WHERE space = $1 AND (device IS NOT NULL) = $3 ORDER BY no DESC LIMIT $2";
 const META: &str = "SELECT value FROM rw_meta WHERE name = $1";
 const PUT_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2)
   ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -164,7 +164,8 @@ pub(super) async fn members(tx: &Tx) -> Done<Vec<Member>> {
 
 /// Notes a finished sync.
 pub(super) async fn put_run(tx: &Tx, space: i32, run: &SyncRun) -> Done<()> {
-    let params: [&(dyn ToSql + Sync); 8] = [
+    let device = run.device.as_deref();
+    let params: [&(dyn ToSql + Sync); 9] = [
         &space,
         &run.started_at.0,
         &run.duration_ms,
@@ -173,13 +174,14 @@ pub(super) async fn put_run(tx: &Tx, space: i32, run: &SyncRun) -> Done<()> {
         &run.pulled.cast_signed(),
         &run.held.cast_signed(),
         &run.error,
+        &device,
     ];
     tx.execute(PUT_RUN, &params).await?;
     count(tx).await
 }
 
-/// The latest syncs, newest first.
-pub(super) async fn runs(tx: &Tx, space: i32, limit: usize) -> Done<Vec<SyncRun>> {
+/// The latest syncs, this node's own or those of devices, newest first.
+pub(super) async fn runs(tx: &Tx, space: i32, limit: usize, of_devices: bool) -> Done<Vec<SyncRun>> {
     let read = |row: &Row| {
         let counted = |at: usize| row.try_get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(SyncRun {
@@ -190,10 +192,11 @@ pub(super) async fn runs(tx: &Tx, space: i32, limit: usize) -> Done<Vec<SyncRun>
             pulled: counted(4)?,
             held: counted(5)?,
             error: row.try_get(6)?,
+            device: row.try_get::<_, Option<String>>(7)?.map(DeviceId::trusted),
         })
     };
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
-    tx.query(RUNS, &[&space, &most]).await?.iter().map(read).collect()
+    tx.query(RUNS, &[&space, &most, &of_devices]).await?.iter().map(read).collect()
 }
 
 /// A setting.

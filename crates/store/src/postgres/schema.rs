@@ -89,7 +89,7 @@ CREATE TABLE rw_members (
 CREATE TABLE rw_runs (
   space int NOT NULL, no bigint NOT NULL, started_at bigint NOT NULL, duration_ms bigint NOT NULL,
   outcome smallint NOT NULL, pushed bigint NOT NULL, pulled bigint NOT NULL, held bigint NOT NULL, error text,
-  PRIMARY KEY (space, no));
+  device text, PRIMARY KEY (space, no));
 CREATE TABLE rw_quarantine (
   space int NOT NULL, no bigint NOT NULL, device text NOT NULL, change text NOT NULL,
   received_at bigint NOT NULL, ended_at bigint, ended_by text, verdict smallint, content text NOT NULL,

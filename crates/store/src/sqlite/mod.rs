@@ -375,7 +375,11 @@ impl Store for SqliteStore {
     }
 
     async fn runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
-        self.read_in(space, move |conn, no| registry::runs(conn, no, limit)).await
+        self.read_in(space, move |conn, no| registry::runs(conn, no, limit, false)).await
+    }
+
+    async fn device_runs(&self, space: &SpaceId, limit: usize) -> Result<Vec<SyncRun>, StoreError> {
+        self.read_in(space, move |conn, no| registry::runs(conn, no, limit, true)).await
     }
 
     async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {

@@ -39,10 +39,10 @@ const ADD_MEMBER: &str = "INSERT OR IGNORE INTO rw_members
 const MEMBERS: &str =
     "SELECT email, space, role, password_hash, disabled, created_at FROM rw_members ORDER BY email";
 const PUT_RUN: &str = "INSERT INTO rw_runs
-  (space, started_at, duration_ms, outcome, pushed, pulled, held, error)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error
-  FROM rw_runs WHERE space = ?1 ORDER BY no DESC LIMIT ?2";
+  (space, started_at, duration_ms, outcome, pushed, pulled, held, error, device)
+  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error, device
+  FROM rw_runs WHERE space = ?1 AND (device IS NOT NULL) = ?3 ORDER BY no DESC LIMIT ?2";
 const META: &str = "SELECT value FROM rw_meta WHERE name = ?1";
 const PUT_META: &str = "INSERT OR REPLACE INTO rw_meta (name, value) VALUES (?1, ?2)";
 
@@ -151,15 +151,16 @@ pub(super) fn put_run(conn: &Conn, space: i64, run: &SyncRun) -> Done<()> {
         run.pushed.cast_signed(),
         run.pulled.cast_signed(),
         run.held.cast_signed(),
-        run.error
+        run.error,
+        run.device.as_deref()
     ])?;
     Ok(())
 }
 
-/// The latest syncs, newest first.
-pub(super) fn runs(conn: &Conn, space: i64, limit: usize) -> Done<Vec<SyncRun>> {
+/// The latest syncs, this node's own or those of devices, newest first.
+pub(super) fn runs(conn: &Conn, space: i64, limit: usize, of_devices: bool) -> Done<Vec<SyncRun>> {
     let mut stmt = conn.db.prepare_cached(RUNS)?;
-    let mut at = stmt.query((space, i64::try_from(limit).unwrap_or(i64::MAX)))?;
+    let mut at = stmt.query((space, i64::try_from(limit).unwrap_or(i64::MAX), of_devices))?;
     let mut found = Vec::new();
     while let Some(row) = at.next()? {
         found.push(SyncRun {
@@ -170,6 +171,7 @@ pub(super) fn runs(conn: &Conn, space: i64, limit: usize) -> Done<Vec<SyncRun>> 
             pulled: row.get::<_, i64>(4)?.cast_unsigned(),
             held: row.get::<_, i64>(5)?.cast_unsigned(),
             error: row.get(6)?,
+            device: row.get::<_, Option<String>>(7)?.map(DeviceId::trusted),
         });
     }
     Ok(found)

@@ -97,7 +97,7 @@ CREATE TABLE rw_members (
 CREATE TABLE rw_runs (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, started_at INTEGER NOT NULL,
   duration_ms INTEGER NOT NULL, outcome INTEGER NOT NULL, pushed INTEGER NOT NULL,
-  pulled INTEGER NOT NULL, held INTEGER NOT NULL, error TEXT);
+  pulled INTEGER NOT NULL, held INTEGER NOT NULL, error TEXT, device TEXT);
 CREATE INDEX rw_runs_space ON rw_runs (space);
 CREATE TABLE rw_quarantine (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, device TEXT NOT NULL, change TEXT NOT NULL,
