@@ -151,6 +151,34 @@ pub(crate) fn counter(ours: Option<&Value>, theirs: Option<&Value>, device: &Dev
     Value::Object(totals)
 }
 
+/// The totals of two records that are one: each device's own, and of two of one device the greater, so that
+/// nothing is counted twice whichever side came first (I8).
+pub(crate) fn united(ours: Option<&Value>, theirs: Option<&Value>) -> Value {
+    let mut totals = ours.and_then(Value::as_object).cloned().unwrap_or_default();
+    for (device, total) in theirs.and_then(Value::as_object).into_iter().flatten() {
+        let there = totals.get(device).and_then(Value::as_f64);
+        if there.is_none_or(|there| total.as_f64().is_some_and(|total| total > there)) {
+            totals.insert(device.clone(), total.clone());
+        }
+    }
+    Value::Object(totals)
+}
+
+/// The totals after two records are two again: what the join brought and the device has not changed since is
+/// as it was before.
+pub(crate) fn parted(now: &Value, brought: &Value, before: Option<&Value>) -> Value {
+    let mut totals = now.as_object().cloned().unwrap_or_default();
+    for (device, total) in brought.as_object().into_iter().flatten() {
+        if totals.get(device).is_some_and(|now| same(now, total)) {
+            match before.and_then(|before| before.get(device)) {
+                Some(earlier) => totals.insert(device.clone(), earlier.clone()),
+                None => totals.remove(device),
+            };
+        }
+    }
+    Value::Object(totals)
+}
+
 /// The sum of a counter's totals, for people and views.
 pub fn counted(value: &Value) -> f64 {
     value.as_object().map_or(0.0, |m| m.values().filter_map(Value::as_f64).sum())

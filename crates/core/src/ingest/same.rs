@@ -367,11 +367,22 @@ impl Work<'_> {
         if let (Some(survivor), Some(brought)) = (self.lookup(&survivor_key)?, &conflict.merged) {
             let mut data = survivor.data.fields().clone();
             let mut changed = Vec::new();
+            let rules = self.profile.rules(&conflict.collection);
             for (field, value) in brought {
+                let earlier = conflict.server.values.get(field);
+                let is_counter = rules.is_some_and(|r| matches!(r.group_of(field).rule, Rule::Counter));
+                if let Some(now) = data.get(field).filter(|_| is_counter) {
+                    let totals = merge::parted(now, value, earlier);
+                    if !merge::same(now, &totals) {
+                        data.insert(field.clone(), totals);
+                        changed.push(field.clone());
+                    }
+                    continue;
+                }
                 if !data.get(field).is_some_and(|now| merge::same(now, value)) {
                     continue;
                 }
-                match conflict.server.values.get(field) {
+                match earlier {
                     Some(earlier) => data.insert(field.clone(), earlier.clone()),
                     None => data.remove(field),
                 };
@@ -448,6 +459,10 @@ fn bring_group(group: GroupOf<'_>, field: &str, survivor: &Record, joined: &Reco
     if ours.get(lead).zip(theirs.get(lead)).is_some_and(|(a, b)| merge::same(a, b)) {
         return;
     }
+    if matches!(group.rule, Rule::Counter) {
+        out.values.insert(lead.clone(), merge::united(ours.get(lead), theirs.get(lead)));
+        return;
+    }
     let declared_park = matches!(group.rule, Rule::Park) && !group.fields.is_empty();
     if declared_park {
         out.asks = Some(lead.clone());
@@ -459,7 +474,6 @@ fn bring_group(group: GroupOf<'_>, field: &str, survivor: &Record, joined: &Reco
             | Rule::Max
             | Rule::Min
             | Rule::Union
-            | Rule::Counter
             | Rule::PerKey(_)
             | Rule::Latest(_)
             | Rule::Earliest(_)

@@ -499,13 +499,22 @@ where
     F: Fn(Venue) -> Fut,
     Fut: Future<Output = ()>,
 {
+    on_every_store_with(PROFILE, case);
+}
+
+/// The same with another profile.
+pub fn on_every_store_with<F, Fut>(profile: &str, case: F)
+where
+    F: Fn(Venue) -> Fut,
+    Fut: Future<Output = ()>,
+{
     let postgres = server::found().map(|_| On::Postgres);
     for on in [On::Memory, On::Sqlite].into_iter().chain(postgres) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         eprintln!("on {on:?}");
         runtime.block_on(async {
-            let venue = Venue::new(on).await;
+            let venue = Venue::of(on, profile, "device").await;
             let _kept = venue.ground.clone();
             case(venue).await;
         });
