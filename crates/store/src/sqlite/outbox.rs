@@ -34,11 +34,12 @@ const PUT: &str = "INSERT INTO rw_outbox (space, seq, collection, record, state,
   verdict = excluded.verdict, reason = excluded.reason, receipt_stamp = excluded.receipt_stamp,
   held = excluded.held, conflicts = excluded.conflicts, change = excluded.change, also = excluded.also,
   granted_epoch = excluded.granted_epoch, granted_version = excluded.granted_version";
+/// In no order: [`put_entry`](crate::asking::put_entry) sorts, and a sorter costs more than the look itself.
 const OF_RECORD: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM rw_outbox INDEXED BY rw_outbox_state WHERE space = ?1 AND state IN (0, 1, 2, 3, 4)
-      AND collection = ?2 AND record = ?3 ORDER BY seq"
+      AND collection = ?2 AND record = ?3"
 );
 /// The records over which something is unsettled. Most pulls find few: one short scan instead of one look a
 /// record.
