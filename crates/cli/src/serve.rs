@@ -131,7 +131,7 @@ async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     (options.tls, options.syncs) = (tls, opened.config.sync_enabled);
     // One profile a node: its app's documented API is mounted, and no other.
     if opened.node.profile().name == "race-logger" {
-        options.apps.push(ropeway_race_logger::routes());
+        options.apps.push(ropeway_race_logger::routes(opened.config.data_dir.join("clips")));
     }
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())

@@ -1,6 +1,7 @@
 //! `user`: the people of this node. They are each node's own and never sync.
 
 use crate::{
+    config::Mode,
     failure::{Exit, Failure},
     open::Opened,
     output::Output,
@@ -42,6 +43,7 @@ pub(crate) enum UserCommand {
 pub(crate) async fn run(command: UserCommand, opened: &Opened, output: Output) -> Result<Exit> {
     match command {
         UserCommand::Add { email, role, password_stdin } => {
+            only_one_on_a_device(opened).await?;
             let password = password_stdin.then(read_password).transpose()?;
             let new = NewMember { email, space: opened.space.clone(), role, password };
             let (member, drawn) = opened.node.add_member(new).await?;
@@ -78,6 +80,18 @@ pub(crate) async fn run(command: UserCommand, opened: &Opened, output: Output) -
         }
     }
     Ok(Exit::Done)
+}
+
+/// A Pi has one person, who is there before the race (ISMF-027).
+async fn only_one_on_a_device(opened: &Opened) -> Result<()> {
+    let active = opened.node.members().await?.into_iter().find(|member| !member.disabled);
+    match active {
+        Some(member) if opened.config.mode == Mode::OfflineDevice => {
+            let what = format!("this device has its person, {}; nobody was added", member.email);
+            Err(Failure::new(what).next("lock them out first with `ropeway user disable`").into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn read_password() -> Result<String> {

@@ -75,8 +75,10 @@ impl FromRequestParts<Host> for Caller {
 
 /// A device that pushes: one that may, or one that was revoked and hands its work in to quarantine (I9).
 #[derive(Debug)]
-pub(crate) enum Pusher {
+pub enum Pusher {
+    /// It may.
     Active(Caller),
+    /// It may not any more.
     Revoked(Device),
 }
 

@@ -81,4 +81,22 @@ impl Host {
         let found = self.node().store().device(&id).await.map_err(ReplicaError::from)?;
         found.filter(|device| device.space == *caller.space()).ok_or_else(absent)
     }
+
+    /// Keeps the changes of a revoked device aside, whichever wire they came by, and gives their refusal:
+    /// nothing of them is decided (I9).
+    pub async fn quarantine(&self, device: &Device, changes: Vec<Change>) -> Result<Failure, Failure> {
+        let sent = changes.len();
+        let kept = self.node().quarantine(device, changes).await;
+        self.wrote(&kept);
+        let kept = kept?;
+        tracing::warn!(device = %device.id, kept, sent, "a revoked device handed its work in to quarantine");
+        let why = format!(
+            "the device `{}` was revoked: nothing was taken in, and {kept} of these changes are kept in quarantine \
+             until an administrator decides",
+            device.name
+        );
+        let mut problem = Problem::new(ProblemCode::DeviceRevoked, why);
+        problem.quarantined = Some(kept);
+        Ok(Failure(problem))
+    }
 }

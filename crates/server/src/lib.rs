@@ -22,7 +22,7 @@ mod slots;
 mod socket;
 mod tls;
 
-pub use auth::{Caller, Peer};
+pub use auth::{Caller, Peer, Pusher};
 pub use body::read_body;
 pub use failure::{Failure, problem_of};
 pub use host::Host;

@@ -8,12 +8,15 @@ use axum::{
     http::StatusCode,
 };
 use ropeway_core::{id::DeviceId, time::Time};
-use ropeway_replica::{Device, DeviceStatus, Enrolled, Enrolment};
+use ropeway_replica::{Device, DeviceStatus, Enrolled, Enrolment, SyncOutcome};
 use ropeway_server::Host;
 use serde_json::{Value, json};
 
 /// A device that was not seen for so long is offline: three automatic syncs missed (GP-13).
 const OFFLINE_AFTER: i64 = 15 * 60 * 1_000_000;
+
+/// Syncs that are looked through for each device's last one.
+const LATEST: usize = 1_000;
 
 /// `POST /devices`: the token is in this answer and nowhere else.
 pub(crate) async fn register(
@@ -46,10 +49,17 @@ pub(crate) async fn register(
 /// `GET /devices`, by name. Tokens are nowhere.
 pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
+    let runs = host.node().device_runs(asker.caller.space(), LATEST).await?;
     let mut shown = Vec::new();
     for device in host.node().devices().await? {
         if device.space == *asker.caller.space() {
-            shown.push(show(&host, &device).await?);
+            let mut json = show(&host, &device).await?;
+            if let Some(run) = runs.iter().find(|run| run.device.as_ref() == Some(&device.id)) {
+                json["last_sync_at"] = json!(run.started_at);
+                json["last_sync_success"] = (run.outcome == SyncOutcome::Done).into();
+                json["last_sync_held"] = run.held.into();
+            }
+            shown.push(json);
         }
     }
     Ok(Json(json!({ "devices": shown })))

@@ -8,8 +8,8 @@ use axum::{
 };
 use ropeway_core::time::Time;
 use ropeway_protocol::ProblemCode;
-use ropeway_replica::ReplicaError;
-use ropeway_server::{Caller, Failure, Host, read_body};
+use ropeway_replica::{Device, ReplicaError};
+use ropeway_server::{Caller, Failure, Host, Pusher, read_body};
 use serde_json::{Value, json};
 
 /// What the device's clock says as it asks (TR-21).
@@ -58,6 +58,9 @@ impl From<Failure> for Refused {
     fn from(Failure(problem): Failure) -> Self {
         let mut refused = Self::new(problem.status, problem.code.as_str(), problem.detail);
         refused.body["error"]["next"] = problem.next.into();
+        if let Some(kept) = problem.quarantined {
+            refused.body["quarantined"] = kept.into();
+        }
         refused.wait = problem.retry_after;
         refused
     }
@@ -104,6 +107,13 @@ impl FromRequestParts<Host> for Asker {
 
     async fn from_request_parts(parts: &mut Parts, host: &Host) -> Result<Self, Refused> {
         let caller = Caller::from_request_parts(parts, host).await?;
+        Ok(Self::of(caller, parts, host).await)
+    }
+}
+
+impl Asker {
+    /// Hears what the device says of its clock.
+    async fn of(caller: Caller, parts: &Parts, host: &Host) -> Self {
         let told = parts.headers.get(TIME_HEADER).and_then(|value| value.to_str().ok());
         let offset = told.and_then(Time::parse).map(|told| host.node().clock().now().since(told));
         if let Some(offset) = offset
@@ -111,7 +121,27 @@ impl FromRequestParts<Host> for Asker {
         {
             tracing::warn!(%error, "how far a device's clock is off could not be noted");
         }
-        Ok(Self { caller, offset: offset.filter(|offset| offset.abs() >= CLOCK_NOISE) })
+        Self { caller, offset: offset.filter(|offset| offset.abs() >= CLOCK_NOISE) }
+    }
+}
+
+/// A device that uploads: one that may, or one that was revoked and hands its work in to quarantine.
+#[derive(Debug)]
+pub(crate) enum Uploader {
+    /// It may.
+    Active(Asker),
+    /// It may not any more.
+    Revoked(Device),
+}
+
+impl FromRequestParts<Host> for Uploader {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, host: &Host) -> Result<Self, Refused> {
+        Ok(match Pusher::from_request_parts(parts, host).await? {
+            Pusher::Active(caller) => Self::Active(Asker::of(caller, parts, host).await),
+            Pusher::Revoked(device) => Self::Revoked(device),
+        })
     }
 }
 

@@ -1,6 +1,9 @@
 //! One item of an upload becomes one change: pure, so that it can be tried without a node.
 
-use super::record_types::RecordType;
+use super::{
+    clip::{self, Clip},
+    record_types::RecordType,
+};
 use ropeway_core::{
     change::{Author, Base, Change, Op},
     doc::{Fields, write_fields},
@@ -39,9 +42,17 @@ pub(crate) struct BadItem {
     pub(crate) why: String,
 }
 
+/// One item as it is taken in.
+pub(crate) struct Item {
+    /// The change.
+    pub(crate) change: Change,
+    /// The clip that came inside it, which is kept apart.
+    pub(crate) clip: Option<Clip>,
+}
+
 /// Reads one item (CT-14): the supplied keys are compared, ids of this node's own are not, and references
 /// are named by the documents' `…_client_uuid`.
-pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Change, BadItem> {
+pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Item, BadItem> {
     let bad = |client_uuid: Option<String>, why: String| BadItem { client_uuid, why };
     let value: Value =
         serde_json::from_str(text).map_err(|e| bad(None, format!("it cannot be read: {e}")))?;
@@ -70,6 +81,7 @@ pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Change, BadItem> {
     for told in TOLD {
         fields.remove(told);
     }
+    let clip = clip::take_out(&mut fields);
     rename_references(sender.rules, &mut fields);
     keep_unread_time(&mut fields);
     let at = author_time(&fields, sender.offset);
@@ -87,7 +99,7 @@ pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Change, BadItem> {
         at,
     };
     change.id = id_of(&change);
-    Ok(change)
+    Ok(Item { change, clip })
 }
 
 /// The documented wire has no change ids: what says the same on the same base is the same change, so that a

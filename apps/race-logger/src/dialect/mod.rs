@@ -4,6 +4,7 @@
 //! the words, the numbers and the shapes.
 
 mod clash;
+mod clip;
 mod competitions;
 mod conflicts;
 mod devices;
@@ -21,12 +22,16 @@ mod result;
 mod upload;
 mod view;
 
-use axum::routing::{get, post};
+use axum::{
+    Extension,
+    routing::{get, post},
+};
 use ropeway_server::Host;
+use std::path::PathBuf;
 use utoipa_axum::router::OpenApiRouter;
 
-/// The routes, to be mounted beside the native ones.
-pub fn routes() -> OpenApiRouter<Host> {
+/// The routes, to be mounted beside the native ones. Clips that come inside reports are kept under `clips`.
+pub fn routes(clips: PathBuf) -> OpenApiRouter<Host> {
     let api = OpenApiRouter::new()
         .route("/health", get(health::health))
         .route("/download", get(download::download))
@@ -42,8 +47,10 @@ pub fn routes() -> OpenApiRouter<Host> {
         .route("/devices/{device_uuid}/decommission", post(devices::decommission))
         .route("/sync_metrics", get(measures::show))
         .route("/{record_type}", post(upload::upload))
+        .route("/reports/{id}/video", get(clip::show))
         .route("/{record_type}/{id}", get(record::show))
         .route("/{record_type}/{id}/unmerge", post(merge::unmerge))
-        .fallback(health::nothing_here);
+        .fallback(health::nothing_here)
+        .layer(Extension(clip::Shelf::new(clips)));
     OpenApiRouter::new().nest("/api/v1/sync", api)
 }

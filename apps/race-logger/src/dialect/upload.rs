@@ -1,14 +1,15 @@
 //! `POST /api/v1/sync/{record_type}`: an upload, one result an item (ISMF-068, ISMF-088 to ISMF-093).
 
 use super::{
-    door::{Asker, Refused},
+    clip::Shelf,
+    door::{Asker, Refused, Uploader},
     item::{self, Sender},
     late, measures,
     record_types::{RECORD_TYPES, RecordType, by_plural},
     result::{Answered, Entry, status_of_all},
 };
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -21,7 +22,7 @@ use ropeway_core::{
     receipt::Receipt,
     record::{Record, State as Standing},
 };
-use ropeway_replica::ReplicaError;
+use ropeway_replica::{Device, ReplicaError};
 use ropeway_server::{Decided, Host, read_body};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -30,28 +31,40 @@ use std::collections::BTreeMap;
 /// Takes an upload in.
 pub(crate) async fn upload(
     State(host): State<Host>,
-    asker: Asker,
+    uploader: Uploader,
+    Extension(shelf): Extension<Shelf>,
     Path(plural): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    of_type(host, asker, plural, request).await
+    of_type(host, uploader, &shelf, &plural, request).await
 }
 
 /// Takes competitions in: their address is also that of their list.
 pub(crate) async fn competitions(
     State(host): State<Host>,
-    asker: Asker,
+    uploader: Uploader,
+    Extension(shelf): Extension<Shelf>,
     request: Request,
 ) -> Result<Response, Refused> {
-    of_type(host, asker, "competitions".into(), request).await
+    of_type(host, uploader, &shelf, "competitions", request).await
 }
 
-async fn of_type(host: Host, asker: Asker, plural: String, request: Request) -> Result<Response, Refused> {
+async fn of_type(
+    host: Host,
+    uploader: Uploader,
+    shelf: &Shelf,
+    plural: &str,
+    request: Request,
+) -> Result<Response, Refused> {
     let unknown = || Refused::not_found(&format!("the record type `{plural}`"));
-    let kind = by_plural(&plural).ok_or_else(unknown)?;
+    let kind = by_plural(plural).ok_or_else(unknown)?;
     let rules = host.node().profile().rules(kind.collection).ok_or_else(unknown)?.clone();
+    let asker = match uploader {
+        Uploader::Active(asker) => asker,
+        Uploader::Revoked(device) => return Err(hand_in(&host, &device, kind, &rules, request).await?),
+    };
     let began = (host.node().clock().now(), host.node().clock().mono());
-    let entries = read_and_take_in(&host, &asker, kind, &rules, request).await;
+    let entries = read_and_take_in(&host, &asker, kind, &rules, shelf, request).await;
     measures::note(&host, &asker, began, &entries).await;
     let entries = entries?;
     let status = StatusCode::from_u16(status_of_all(kind, &entries)).unwrap_or(StatusCode::OK);
@@ -59,16 +72,36 @@ async fn of_type(host: Host, asker: Asker, plural: String, request: Request) -> 
     Ok((status, Json(json!({ "results": results }))).into_response())
 }
 
+/// What a revoked device still has is kept aside until an administrator decides (I9).
+async fn hand_in(
+    host: &Host,
+    device: &Device,
+    kind: &'static RecordType,
+    rules: &Rules,
+    request: Request,
+) -> Result<Refused, Refused> {
+    let body = read_body(host, request).await?;
+    let _turn = host.turn().await?;
+    let epoch = host.node().store().space(&device.space).await.map_err(ReplicaError::from)?.epoch;
+    let sender = Sender { kind, rules, device: &device.id, epoch: &epoch, offset: None };
+    // What cannot be read is refused like the rest: the device may not sync, whatever it says.
+    let texts = open(&body, kind, host.limits().push_changes).unwrap_or_default();
+    let items = texts.iter().filter_map(|text| item::read(&sender, text.get()).ok());
+    let changes = items.map(|item| item.change).collect();
+    Ok(host.quarantine(device, changes).await?.into())
+}
+
 async fn read_and_take_in(
     host: &Host,
     asker: &Asker,
     kind: &'static RecordType,
     rules: &Rules,
+    shelf: &Shelf,
     request: Request,
 ) -> Result<Vec<Entry>, Refused> {
     let body = read_body(host, request).await?;
     let _turn = host.turn().await?;
-    take_in(host, asker, kind, rules, body).await
+    take_in(host, asker, kind, rules, shelf, body).await
 }
 
 async fn take_in(
@@ -76,6 +109,7 @@ async fn take_in(
     asker: &Asker,
     kind: &'static RecordType,
     rules: &Rules,
+    shelf: &Shelf,
     body: Bytes,
 ) -> Result<Vec<Entry>, Refused> {
     let texts = open(&body, kind, host.limits().push_changes)?;
@@ -85,7 +119,12 @@ async fn take_in(
     let (mut changes, mut bad) = (Vec::with_capacity(texts.len()), Vec::new());
     for (place, text) in texts.iter().enumerate() {
         match item::read(&sender, text.get()) {
-            Ok(change) => changes.push(change),
+            Ok(item::Item { change, clip }) => {
+                if let Some(clip) = clip {
+                    shelf.put(clip, &host.node().ids().id()).await?;
+                }
+                changes.push(change);
+            }
             Err(item::BadItem { client_uuid, why }) => {
                 let text = format!("{why}; correct it and send it again");
                 bad.push((place, Entry::error(client_uuid.as_deref(), 422, "invalid", &text)));

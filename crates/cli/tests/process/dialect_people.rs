@@ -274,3 +274,126 @@ pub(crate) fn uploads_are_measured() {
     assert_eq!((&rates["conflicts"]["count"], &rates["conflicts"]["of"]), (&json!(1), &json!(21)));
     assert_eq!(rates["duplicates"]["rate"], 0.0);
 }
+
+/// ISMF-093, ISMF-035, CT-10, CT-24: every record type has its address, and comes with the download.
+#[test]
+pub(crate) fn every_record_type_is_uploaded_and_downloaded() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let types = [
+        ("competitions", json!({ "client_uuid": "c", "name": "C" })),
+        ("stages", json!({ "client_uuid": "s", "competition_client_uuid": "c" })),
+        ("race_types", json!({ "client_uuid": "rt", "name": "Sprint" })),
+        ("races", json!({ "client_uuid": "r", "stage_client_uuid": "s", "race_type_client_uuid": "rt" })),
+        ("race_locations", json!({ "client_uuid": "l", "race_client_uuid": "r" })),
+        ("athletes", json!({ "client_uuid": "a", "last_name": "A" })),
+        ("teams", json!({ "client_uuid": "t", "race_client_uuid": "r", "athlete_1_client_uuid": "a" })),
+        (
+            "race_participations",
+            json!({ "client_uuid": "p", "race_client_uuid": "r", "athlete_client_uuid": "a", "bib_number": 1 }),
+        ),
+        (
+            "incidents",
+            json!({ "client_uuid": "i", "race_client_uuid": "r", "race_location_client_uuid": "l" }),
+        ),
+        (
+            "reports",
+            json!({ "client_uuid": "re", "incident_client_uuid": "i", "race_participation_client_uuid": "p" }),
+        ),
+    ];
+    for (kind, item) in &types {
+        let (_, results) = pi.upload(kind, std::slice::from_ref(item));
+        assert!(results[0]["status"] == "created" && results[0]["cloud_id"].is_i64(), "{kind}: {results:?}");
+    }
+    let document = pi.get("/download?competition_client_uuid=c");
+    for (kind, item) in &types[1..] {
+        let list = document[kind].as_array().unwrap();
+        let shown = list.iter().find(|shown| shown["client_uuid"] == item["client_uuid"]);
+        let shown = shown.unwrap_or_else(|| panic!("{kind}: {document:#}"));
+        for (name, value) in item.as_object().unwrap() {
+            assert_eq!(&shown[name], value, "{kind}");
+        }
+    }
+}
+
+/// I9: what a revoked device still has is refused, and waits in quarantine.
+#[test]
+pub(crate) fn a_revoked_device_hands_its_work_in() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    assert_eq!(cloud.admin.post(&format!("/devices/{}/decommission", pi.uuid), &json!({})).0, 200);
+    let items = json!({ "incidents": [incident("a", 1, "2026-02-15T10:00:00Z"), incident("b", 2, "2026-02-15T10:00:00Z")] });
+    for _ in 0..2 {
+        let (status, answer) = pi.post("/incidents", &items);
+        assert_eq!(
+            (status, &answer["error"]["code"], &answer["quarantined"]),
+            (403, &json!("device_revoked"), &json!(2)),
+            "{answer}"
+        );
+    }
+    assert!(cloud.node.live("incident").is_empty(), "nothing was decided");
+    assert_eq!(pi.ask("GET", "/changes", &[], "").0, 403);
+}
+
+/// CT-18, ISMF-014: a clip inside a report is larger than any record may be, and comes back byte for byte.
+#[test]
+pub(crate) fn a_clip_inside_a_report_is_kept_apart() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    pi.incidents(&[incident("i", 1, "2026-02-15T10:00:00Z")]);
+    let report = |file_data: &str| {
+        json!({ "client_uuid": "r", "incident_client_uuid": "i", "bib_number": 1,
+            "video_clip": { "start_time": "00:15:32", "end_time": "00:15:38", "file_data": file_data } })
+    };
+    // Three million bytes 0x41 0x41 0x41 are four million characters of QUFB.
+    let text = "QUFB".repeat(1_000_000);
+    for wanted in [201, 200] {
+        let (status, results) = pi.upload("reports", &[report(&text)]);
+        assert_eq!(status, wanted, "{results:?}");
+    }
+    let clip = pi.get("/reports/r")["record"]["video_clip"].clone();
+    assert_eq!(
+        (&clip["status"], &clip["size"], &clip["start_time"]),
+        (&json!("uploaded"), &json!(3_000_000), &json!("00:15:32"))
+    );
+    assert_eq!(clip.get("file_data"), None);
+    let bearer = format!("Bearer {}", pi.token);
+    let (status, bytes) =
+        call(&cloud.url, "GET", "/api/v1/sync/reports/r/video", &[("authorization", &bearer)], "");
+    assert_eq!((status, bytes.len()), (200, 3_000_000));
+    assert!(bytes.bytes().all(|b| b == b'A'));
+    assert_eq!(pi.ask("GET", "/reports/i/video", &[], "").0, 404);
+}
+
+/// TR-21: a Pi whose clock is a year ahead says so, and its incident is found to be one with the cloud's.
+#[test]
+pub(crate) fn a_clock_a_year_ahead_is_corrected() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let now = cloud.admin.get("/health")["time"].as_str().unwrap()[..19].to_owned() + "Z";
+    let ahead = format!("{}{}", now[..4].parse::<u32>().unwrap() + 1, &now[4..]);
+    cloud.admin.incidents(&[incident("cloud", 42, &now)]);
+    let send = |headers: &[(&str, &str)], id: &str| {
+        let body = json!({ "incidents": [incident(id, 42, &ahead)] }).to_string();
+        pi.ask("POST", "/incidents", headers, &body).1["results"][0]["status"].clone()
+    };
+    assert_eq!(
+        send(&[], "untold"),
+        "created",
+        "nobody knows that its clock is wrong: nothing is lost or merged"
+    );
+    assert_eq!(send(&[("x-device-time", &ahead)], "told"), "merged");
+}
+
+/// ISMF-027: a Pi has one person.
+#[test]
+pub(crate) fn a_second_person_on_a_pi_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pi = Node::new(dir.path().join("pi"));
+    pi.set("SYSTEM_MODE", "offline_device");
+    pi.ask(&["user", "add", "referee@example.org", "--role", "national_referee"]);
+    let refused = pi.run(&["user", "add", "other@example.org", "--role", "national_referee"]);
+    assert!(refused.code == 1 && refused.stdout.contains("referee@example.org"), "{refused}");
+    pi.ask(&["user", "disable", "referee@example.org"]);
+    pi.ask(&["user", "add", "other@example.org", "--role", "national_referee"]);
+}

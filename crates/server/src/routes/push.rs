@@ -7,8 +7,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
-use ropeway_protocol::{Problem, ProblemCode, Pushed};
-use ropeway_replica::Device;
+use ropeway_protocol::{ProblemCode, Pushed};
 
 /// Bodies larger than this are decoded beside the workers that serve connections.
 const DECODE_APART: usize = 64 << 10;
@@ -30,7 +29,10 @@ pub(super) async fn push(
     };
     let caller = match pusher {
         Pusher::Active(caller) => caller,
-        Pusher::Revoked(device) => return Err(quarantine(&host, &device, opened.ok()).await?),
+        Pusher::Revoked(device) => {
+            let changes = opened.map_or_else(|_| Vec::new(), |opened| opened.split().0);
+            return Err(host.quarantine(&device, changes).await?);
+        }
     };
     let opened = opened?;
     let (batch, (changes, refused)) = (opened.batch.clone(), opened.split());
@@ -38,24 +40,6 @@ pub(super) async fn push(
     let receipts = if refused.is_empty() { receipts } else { refused.among(receipts, head)? };
     tracing::debug!(batch, changes = receipts.len(), "push decided");
     json(&Pushed { epoch, now: host.node().clock().now(), receipts })
-}
-
-/// Keeps the changes of a revoked device aside, and refuses them: nothing of them is decided (I9).
-async fn quarantine(host: &Host, device: &Device, opened: Option<door::Opened>) -> Result<Failure, Failure> {
-    let changes = opened.map_or_else(Vec::new, |opened| opened.split().0);
-    let sent = changes.len();
-    let kept = host.node().quarantine(device, changes).await;
-    host.wrote(&kept);
-    let kept = kept?;
-    tracing::warn!(device = %device.id, kept, sent, "a revoked device handed its work in to quarantine");
-    let why = format!(
-        "the device `{}` was revoked: nothing was taken in, and {kept} of these changes are kept in quarantine \
-         until an administrator decides",
-        device.name
-    );
-    let mut problem = Problem::new(ProblemCode::DeviceRevoked, why);
-    problem.quarantined = Some(kept);
-    Ok(Failure(problem))
 }
 
 async fn decode(body: Bytes, most: usize) -> Result<door::Opened, Failure> {

@@ -1,0 +1,139 @@
+//! Clips that come inside a report (CT-18): taken out before the record's size is judged, kept beside the database
+//! under their SHA-256, and given back.
+
+use super::{
+    door::{Asker, Refused},
+    fingerprint::sha256,
+};
+use axum::{
+    Extension,
+    extract::{Path, State},
+    http::header,
+    response::{IntoResponse, Response},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use ropeway_core::{
+    doc::Fields,
+    id::{Collection, Key, RecordId},
+};
+use ropeway_server::Host;
+use serde_json::Value;
+use std::{io, path::PathBuf, sync::Arc};
+use tokio::{fs, io::AsyncWriteExt};
+
+/// The field that holds what is known of a clip.
+const CLIP: &str = "video_clip";
+
+/// The bytes of a clip, under their name.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Clip {
+    sha256: String,
+    bytes: Vec<u8>,
+}
+
+/// Takes the bytes out of a report. What is no base64 is no clip: the report stands, and its clip is still to
+/// come (ISMF-159).
+pub(crate) fn take_out(fields: &mut Fields) -> Option<Clip> {
+    let Some(Value::Object(clip)) = fields.get_mut(CLIP) else { return None };
+    let sent = clip.remove("file_data")?;
+    let bytes = sent.as_str().and_then(|text| BASE64_STANDARD.decode(text.trim()).ok());
+    let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
+        clip.insert("status".into(), "pending".into());
+        return None;
+    };
+    let name = sha256(&bytes);
+    clip.insert("status".into(), "uploaded".into());
+    clip.insert("sha256".into(), name.as_str().into());
+    clip.insert("size".into(), bytes.len().into());
+    Some(Clip { sha256: name, bytes })
+}
+
+/// Where clips are kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Shelf {
+    dir: Arc<PathBuf>,
+}
+
+impl Shelf {
+    /// A shelf in a directory, which is made with the first clip.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir: Arc::new(dir) }
+    }
+
+    /// Keeps a clip: on disk before its report is decided. `part` names what is being written: two may bring
+    /// the same clip at once, and either may be cut.
+    pub(crate) async fn put(&self, clip: Clip, part: &str) -> Result<(), Refused> {
+        self.keep(clip, part).await.map_err(|error| {
+            tracing::error!(%error, dir = %self.dir.display(), "a clip cannot be kept");
+            Refused::new(
+                503,
+                "unavailable",
+                "a clip cannot be kept now; nothing was taken in: send the same again",
+            )
+        })
+    }
+
+    async fn keep(&self, Clip { sha256, bytes }: Clip, part: &str) -> io::Result<()> {
+        let path = self.dir.join(&sha256);
+        if fs::try_exists(&path).await? {
+            return Ok(());
+        }
+        fs::create_dir_all(&*self.dir).await?;
+        let part = self.dir.join(format!("{part}.part"));
+        let mut file = fs::File::create(&part).await?;
+        file.write_all(&bytes).await?;
+        file.sync_all().await?;
+        fs::rename(&part, &path).await?;
+        fs::File::open(&*self.dir).await?.sync_all().await
+    }
+}
+
+/// `GET /reports/{client_uuid}/video`: the bytes of a report's clip.
+pub(crate) async fn show(
+    State(host): State<Host>,
+    asker: Asker,
+    Extension(shelf): Extension<Shelf>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    let missing = || Refused::not_found(&format!("a clip of the report `{id}`"));
+    let id = RecordId::parse(&id).map_err(|_| missing())?;
+    let key = Key { collection: Collection::trusted("report"), id };
+    if !host.node().sees(&asker.caller.device, &key).await? {
+        return Err(missing());
+    }
+    let (_, report) = host.node().resolve_record(asker.caller.space(), &key).await?.ok_or_else(missing)?;
+    let name = report.data.get(CLIP).and_then(|clip| clip["sha256"].as_str()).ok_or_else(missing)?;
+    // A client wrote this name too: nothing but a digest is looked for.
+    if name.len() != 64 || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(missing());
+    }
+    let bytes = fs::read(shelf.dir.join(name)).await.map_err(|_| missing())?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn bytes_are_taken_out_and_what_is_none_stays_to_come() {
+        let taken = |file_data: Value| {
+            let report = json!({ "video_clip": { "start_time": "00:15:32", "file_data": file_data } });
+            let mut fields: Fields = serde_json::from_value(report).unwrap_or_default();
+            let clip = take_out(&mut fields);
+            (clip.map(|clip| clip.bytes), fields["video_clip"].clone())
+        };
+        let (bytes, left) = taken(json!("aGVsbG8="));
+        assert_eq!(bytes.as_deref(), Some(&b"hello"[..]));
+        let name = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        assert_eq!(
+            left,
+            json!({ "start_time": "00:15:32", "status": "uploaded", "sha256": name, "size": 5 })
+        );
+        for none in [json!("<base64_encoded_video>"), json!(""), json!(7), Value::Null] {
+            assert_eq!(taken(none), (None, json!({ "start_time": "00:15:32", "status": "pending" })));
+        }
+        assert_eq!(take_out(&mut Fields::new()), None);
+    }
+}
