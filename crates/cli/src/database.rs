@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A node's database.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Database {
     /// A SQLite file.
     File(PathBuf),
@@ -110,6 +110,13 @@ impl Database {
     }
 }
 
+impl fmt::Debug for Database {
+    /// Without the password too: no log may have it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Database({self})")
+    }
+}
+
 impl fmt::Display for Database {
     /// As people may see it: without the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -140,6 +147,7 @@ mod tests {
         let url = "postgresql://me:secret@h:1/d?sslmode=disable&password=secret";
         let server = Database::parse(url).unwrap();
         assert_eq!((server.to_string().as_str(), server.file()), ("postgresql://me@h:1/d", None));
+        assert!(!format!("{server:?}").contains("secret"));
         assert_eq!(Database::parse("postgres://h/d").unwrap().to_string(), "postgres://h/d");
         for bad in
             ["mysql://x/y", "sqlite:", "", "postgresql://me:secret@h:port/x", "postgres://h/d?sslmode=no"]
