@@ -5,7 +5,7 @@ use anyhow::Result;
 use ropeway_core::audience;
 use ropeway_protocol::Transport;
 use ropeway_replica::{SyncOutcome, SyncReport};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 #[derive(Debug, clap::Args)]
@@ -70,10 +70,11 @@ pub(crate) async fn clear(args: ClearArgs, opened: &Opened, output: Output) -> R
     }
     let keys = opened.node.taken_along(&opened.space).await?.unwrap_or_default();
     let reasons = opened.node.holds_back_clear(&opened.space, &report).await?;
+    let receipt = receipt(&report, opened);
     if args.dry_run || !reasons.is_empty() {
-        let document = json!({ "audiences": keys, "cleared": false, "reasons": reasons });
+        let document = json!({ "audiences": keys, "cleared": false, "reasons": reasons, "receipt": receipt });
         output.either(&document, || match reasons.is_empty() {
-            true => format!("nothing holds it back: {} would go", listed(&keys)),
+            true => format!("nothing holds it back: {} would go; {}", listed(&keys), signed(&receipt)),
             false => format!("not cleared: {}", reasons.join("; ")),
         })?;
         return Ok(if reasons.is_empty() { Exit::Done } else { Exit::Partly });
@@ -84,14 +85,41 @@ pub(crate) async fn clear(args: ClearArgs, opened: &Opened, output: Output) -> R
     let report = sync::once(opened, &transport).await?;
     let left = opened.node.taken_along(&opened.space).await?.unwrap_or_default();
     let done = matches!(report.outcome, Some(SyncOutcome::Done | SyncOutcome::Partly));
-    let document =
-        json!({ "audiences": keys, "cleared": done && left.is_empty(), "kept": left, "reasons": [] });
+    let cleared = done && left.is_empty();
+    let document = json!({
+        "audiences": keys, "cleared": cleared, "kept": left, "reasons": [], "receipt": receipt,
+    });
     output.either(&document, || match left.is_empty() {
+        // The last words are those of the documents (ISMF-071).
+        true if cleared => format!(
+            "cleared: {}; nothing was deleted; {}\nReady for next competition",
+            listed(&keys),
+            signed(&receipt)
+        ),
         true => format!("cleared: {}; nothing was deleted", listed(&keys)),
         false => format!("cleared, but membership keeps {}; nothing was deleted", listed(&left)),
     })?;
     told(&report, opened, output);
     Ok(upstream::exit_of(&report))
+}
+
+/// What both sides held before anything went: the upstream signs with its digest for what it has.
+fn receipt(report: &SyncReport, opened: &Opened) -> Option<Value> {
+    let (upstream, here) = report.digests?;
+    (upstream == here).then(|| {
+        json!({
+            "digest": show::digest(upstream), "records": upstream.count, "at": opened.node.clock().now(),
+        })
+    })
+}
+
+fn signed(receipt: &Option<Value>) -> String {
+    match receipt {
+        Some(receipt) => {
+            format!("the upstream has all {} records, digest {}", receipt["records"], receipt["digest"])
+        }
+        None => "the upstream was not compared".into(),
+    }
 }
 
 /// The audience that a person named: in full, or by its value where the profile has one kind to choose.

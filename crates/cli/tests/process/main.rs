@@ -27,6 +27,7 @@ mod postgres;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod power;
 mod proxy;
+mod race_day;
 mod rig;
 #[path = "../../../store/tests/server/mod.rs"]
 mod server;
