@@ -99,6 +99,26 @@ fn a_lost_answer_takes_effect_once() {
     assert_eq!((top.dump(), top.digest), (pi.dump(), pi.digest));
 }
 
+/// What was gone already when its author deleted it had moved on before: an edit on top of that deletion has not
+/// seen what became of it.
+#[test]
+fn a_deletion_of_what_was_gone_is_no_base_for_the_edit_on_top_of_it() {
+    let (mut top, mut pi) = pair();
+    at_desk(&mut top, change("c1", Op::Create, "note", "n", json!({"text": "one"})));
+    sync(&mut pi, &mut top);
+    at_desk(&mut top, change("c2", Op::Patch, "note", "n", json!({"text": "two"})));
+    at_desk(&mut top, change("c3", Op::Delete, "note", "n", json!({})));
+    at_desk(&mut pi, change("c4", Op::Delete, "note", "n", json!({})));
+    pi.seal(1);
+    at_desk(&mut pi, change("c5", Op::Patch, "note", "n", json!({"text": "three"})));
+    pi.send(&mut top, "editor", Fate::Unanswered);
+    at_desk(&mut top, change("c6", Op::Patch, "note", "n", json!({})));
+    sync(&mut pi, &mut top);
+    assert_eq!(text(&top, "note", "n", "text").as_deref(), Some("two"), "nobody's value is replaced unseen");
+    assert!(top.get("note", "n").unwrap().contested, "and a person is asked");
+    assert_eq!((top.dump(), top.digest), (pi.dump(), pi.digest));
+}
+
 #[test]
 fn a_withdrawal_at_a_follower_reaches_the_upstream() {
     let (mut top, mut pi) = pair();

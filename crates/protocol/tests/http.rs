@@ -220,6 +220,23 @@ async fn the_hello_is_read_and_the_device_names_itself() {
     assert!(offline(always(other).await.hello().await).contains("other"));
 }
 
+/// F18: a node of a later version says more than this client knows, in every answer.
+#[tokio::test]
+async fn what_a_newer_node_says_besides_is_passed_over() {
+    let said = r#"{"service":"ropeway","build":"9.1","schema":4,"epoch":"e-1","profile":"p 1","offset":0,
+        "now":"2026-02-14T10:41:29Z","regions":["eu"],"limits":{"push":9}}"#;
+    let hello = always(answer("200 OK", JSON, said.as_bytes())).await.hello().await;
+    assert_eq!(hello.unwrap().schema, 4);
+    let receipt = r#"{"change":"c-1","verdict":"created","collection":"incident","id":"i-1","version":1,"stamp":7,
+        "mood":"fine","record":{"id":"i-1","version":1,"state":"live","data":{"x":1},
+        "author":{"device":"pi","language":"de"},"modified_at":"2026-02-14T10:41:29Z","colour":"red"}}"#;
+    let said =
+        format!(r#"{{"epoch":"e-1","now":"2026-02-14T10:41:29Z","receipts":[{receipt}],"cost":{{"ms":3}}}}"#);
+    let client = always(answer("200 OK", JSON, said.as_bytes())).await;
+    let pushed = client.push(Bytes::from_static(br#"{"changes":[]}"#)).await.unwrap();
+    assert_eq!((pushed.receipts.len(), pushed.receipts[0].version), (1, 1));
+}
+
 #[tokio::test]
 async fn a_push_travels_compressed_and_its_receipts_come_back() {
     let bodies = Arc::new(Mutex::new(Vec::new()));

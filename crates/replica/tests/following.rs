@@ -3,7 +3,7 @@
 
 mod harness;
 
-use harness::{Trouble, Venue, data, desk, dump, fields, key, on_every_store, space, write};
+use harness::{CutAfter, Trouble, Venue, data, desk, dump, fields, key, on_every_store, space, write};
 use ropeway_core::{
     change::Op::{Create, Delete, Patch},
     conflict::Resolution,
@@ -314,31 +314,6 @@ impl Transport for Busy {
         self.cable.push(body).await
     }
     async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
-        self.cable.pull(cursor, limit).await
-    }
-    async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
-        self.cable.live(on_head).await
-    }
-}
-
-/// A cable that goes after so many pages.
-struct CutAfter {
-    cable: std::sync::Arc<harness::Cable>,
-    pages: std::sync::atomic::AtomicUsize,
-}
-
-#[async_trait::async_trait]
-impl Transport for CutAfter {
-    async fn hello(&self) -> Result<Hello, TransportError> {
-        self.cable.hello().await
-    }
-    async fn push(&self, body: bytes::Bytes) -> Result<Pushed, TransportError> {
-        self.cable.push(body).await
-    }
-    async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
-        if self.pages.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
-            return Err(TransportError::Offline("cut".into()));
-        }
         self.cable.pull(cursor, limit).await
     }
     async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {

@@ -151,6 +151,51 @@ fn a_name_that_comes_again_reaches_who_still_has_its_tombstone() {
     });
 }
 
+/// A cloud with a race and nine incidents, of which the Pi has read nothing; it gives two records a page.
+async fn unread(venue: &Venue) {
+    write(&venue.cloud, "Jury", Op::Create, "race", "race-1", json!({ "name": "Sprint" })).await;
+    for n in 0..9 {
+        write(&venue.cloud, "Jury", Op::Create, "incident", &format!("i{n}"), incident("seen")).await;
+    }
+    *venue.cable.page.lock().unwrap() = 2;
+}
+
+/// Whoever begins with nothing has missed no deletion, however many were forgotten before: the first pull
+/// goes on from page to page, and so does what waits to be sent.
+#[test]
+fn a_first_pull_of_many_pages_reaches_its_end_where_deletions_were_forgotten() {
+    on_every_store(|venue| async move {
+        unread(&venue).await;
+        delete(&venue, "i4").await;
+        venue.advance(DAY);
+        assert_eq!(tombstones(&purge(&venue).await), 1);
+        let report = venue.sync().await;
+        assert_eq!((report.outcome, report.pulled), (Some(SyncOutcome::Done), 9), "{report:?}");
+        write(&venue.pi, "Anna", Op::Patch, "incident", "i1", json!({ "location": "gate 3" })).await;
+        assert_eq!(venue.sync().await.verdicts.get(&Verdict::Applied), Some(&1));
+        venue.assert_equal().await;
+    });
+}
+
+/// F22: what was read already is deleted, and that is forgotten, while the first pull is cut for a year: it
+/// begins anew, and the deletion is not missed.
+#[test]
+fn what_is_forgotten_during_a_pull_makes_it_begin_anew() {
+    on_every_store(|venue| async move {
+        unread(&venue).await;
+        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into() };
+        let report = venue.pi.sync(&space(), &cut, &Default::default(), &|_| {}).await.unwrap();
+        assert_eq!((report.outcome, report.pulled), (Some(SyncOutcome::Offline), 4));
+        delete(&venue, "i0").await;
+        venue.advance(DAY * 365);
+        assert_eq!(tombstones(&purge(&venue).await), 1);
+        let report = venue.sync().await;
+        assert_eq!(report.outcome, Some(SyncOutcome::Done), "{report:?}");
+        assert!(!is_live(&venue.pi, "i0").await);
+        venue.assert_equal().await;
+    });
+}
+
 async fn is_live(node: &ropeway_replica::Node, id: &str) -> bool {
     let record = node.get(&space(), &key("incident", id)).await.unwrap();
     record.is_some_and(|record| record.is_live())

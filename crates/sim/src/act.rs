@@ -15,6 +15,7 @@ use ropeway_core::{
 };
 use ropeway_protocol::ProblemCode;
 use ropeway_replica::{Desk, Renewal, ReplicaError, Resolve, SyncOptions, SyncReport};
+use ropeway_store::Store;
 use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
@@ -145,7 +146,10 @@ impl World {
     async fn copy(&self) {
         let Some(original) = self.setting.copied.map(|node| self.host(node)) else { return };
         let Some(copy) = self.hosts.last().filter(|copy| !copy.is_there()) else { return };
+        // A machine that has never synced is no installation yet: its copy is simply another one.
+        let has_synced = matches!(original.image().meta("nonces.main").await, Ok(Some(_)));
         match copy.become_copy_of(original).await {
+            Ok(()) if !has_synced => *locked(&self.copy) = Copied::Refused,
             Ok(()) => *locked(&self.copy) = Copied::Unnoticed,
             Err(error) => self.fault(&format!("the copy does not start: {error}")),
         }

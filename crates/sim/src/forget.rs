@@ -69,7 +69,9 @@ impl World {
     async fn unread(&self, host: &Host, keep: &Keep) -> Result<Option<(usize, Stamp)>, StoreError> {
         let epoch = host.image().space(&space()).await?.epoch;
         let mut least: Option<(usize, Stamp)> = None;
-        for follower in self.followers_of(host).filter(|_| !host.clock.has_strayed()) {
+        // Of a device and its copy either reads for both until one is told.
+        let knows = !host.clock.has_strayed() && self.setting.copied.is_none();
+        for follower in self.followers_of(host).filter(|_| knows) {
             let heard = *locked(&follower.heard);
             let is_live = heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
             let followed = follower.image().followed(&space()).await?;

@@ -6,10 +6,15 @@ use crate::{
     ledger::{Token, tokens},
     world::World,
 };
-use ropeway_core::{conflict::Conflict, id::CONFLICT, outbox::EntryState, record::Record};
+use ropeway_core::{
+    conflict::Conflict,
+    id::{CONFLICT, Key},
+    outbox::EntryState,
+    record::{Held, Record, State},
+};
 use ropeway_replica::{ReplicaError, SequentialIds, begin_epoch};
 use ropeway_store::{Store, StoreError};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a follower of a restored node holds of what that node had fed it.
 pub(crate) struct Awaited {
@@ -68,24 +73,35 @@ impl World {
         }
     }
 
+    /// Of each record what the follower holds that has heard of its newest version: older ones are history.
     async fn held_by_followers(&self, host: &Host) -> Result<Vec<Awaited>, StoreError> {
         let epoch = host.image().space(&space()).await?.epoch;
-        let mut held = Vec::new();
+        let mut newest: BTreeMap<Key, (u64, usize, Held)> = BTreeMap::new();
         for follower in self.followers_of(host) {
-            let mut values = BTreeSet::new();
-            for (key, record) in &self.sight(follower).await?.records {
-                let of_this_epoch = record.upstream.as_ref().filter(|u| u.epoch == epoch && u.version > 0);
-                // A question that was settled is history, and history is not handed in.
-                let is_asked = &*key.collection != CONFLICT
-                    || Conflict::read(&record.data).is_some_and(|conflict| conflict.is_open());
-                if let Some(upstream) = of_this_epoch.filter(|_| record.is_live() && is_asked) {
-                    let data = upstream.held.as_ref().map_or(&record.data, |held| &held.data);
-                    tokens(data.text(), &mut values);
+            for (key, record) in self.sight(follower).await?.records {
+                let Some(upstream) = record.upstream.filter(|u| u.epoch == epoch && u.version > 0) else {
+                    continue;
+                };
+                let held =
+                    upstream.held.unwrap_or(Held { state: record.state, data: record.data, left: false });
+                if newest.get(&key).is_none_or(|(version, ..)| *version < upstream.version) {
+                    newest.insert(key, (upstream.version, follower.index, held));
                 }
             }
-            held.push(Awaited { restored: host.index, follower: follower.index, values });
         }
-        Ok(held)
+        let mut awaited = Vec::new();
+        for (key, (_, follower, held)) in
+            newest.into_iter().filter(|(_, (.., held))| held.state == State::Live)
+        {
+            // A question that was settled is history, and history is not handed in.
+            let is_asked = Conflict::read(&held.data).is_some_and(|conflict| conflict.is_open());
+            if &*key.collection != CONFLICT || is_asked {
+                let mut values = BTreeSet::new();
+                tokens(held.data.text(), &mut values);
+                awaited.push(Awaited { restored: host.index, follower, values });
+            }
+        }
+        Ok(awaited)
     }
 
     /// At rest: what the followers of a restored node held is there again, in a record or in a question

@@ -474,3 +474,37 @@ async fn a_long_log_is_taken_in_beside_the_writer() {
     };
     tokio::time::timeout(std::time::Duration::from_secs(20), grown).await.expect("the log stays long");
 }
+
+/// F20: somebody reads and never ends. Everybody else writes and reads on; when it is gone the log, which had to
+/// grow meanwhile, is begun anew instead of growing for ever.
+#[tokio::test]
+async fn a_reader_that_never_ends_holds_nobody_up() {
+    let dir = TempDir::new().unwrap();
+    filled(&file(&dir), 3).await;
+    let store: Stored = Arc::new(open(&file(&dir)).unwrap());
+    let reader = Connection::open(file(&dir)).unwrap();
+    reader.execute_batch("BEGIN").unwrap();
+    let count = |db: &Connection| -> i64 {
+        db.query_row("SELECT count(*) FROM rw_records", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(count(&reader), 3);
+    let large = format!(r#"{{"text":"{}"}}"#, "x".repeat(500_000));
+    let log = || fs::metadata(dir.path().join("node.db-wal")).unwrap().len();
+    for n in 0..50 {
+        put(&store, &format!("large{n}"), &large).await;
+    }
+    assert_eq!(count(&reader), 3, "it sees what it began with");
+    assert_eq!(store.list(&space(), &key("r0").collection, None, 999).await.unwrap().len(), 53);
+    assert!(log() > 20 << 20, "nothing could be taken in behind it");
+    drop(reader);
+    let mut grown = true;
+    for n in 50..200 {
+        let before = log();
+        put(&store, &format!("large{n}"), &large).await;
+        grown = log() > before;
+        if !grown {
+            break;
+        }
+    }
+    assert!(!grown, "the log is begun anew: {} bytes", log());
+}

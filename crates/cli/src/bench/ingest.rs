@@ -66,7 +66,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
 }
 
 /// The same without a network: what decisions and writes cost by themselves.
-async fn direct(node: &ropeway_replica::Node, run: u64, count: usize) -> Result<f64> {
+pub(super) async fn direct(node: &ropeway_replica::Node, run: u64, count: usize) -> Result<f64> {
     let grant = ropeway_core::change::Grant {
         door: ropeway_core::change::Door::Push,
         device: node.device().clone(),

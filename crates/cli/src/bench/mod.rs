@@ -2,6 +2,7 @@
 //!
 //! Every pair is measured interleaved in one run; a ratio is the median of the rounds.
 
+mod audiences;
 mod ingest;
 mod limit;
 mod node;
@@ -38,7 +39,7 @@ pub(crate) struct Measure {
     pub(crate) name: &'static str,
     /// Ours.
     pub(crate) ours: f64,
-    /// The database's own, in the same run.
+    /// What it is compared with, in the same run: the database's own, or the same without audiences.
     pub(crate) limit: Option<f64>,
     /// The unit of both.
     pub(crate) unit: &'static str,
@@ -73,6 +74,9 @@ pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<bool> {
     if wanted("pull") {
         measures.extend(pull::measure(args.rounds.min(3), args.records).await?);
     }
+    if wanted("audiences") {
+        measures.extend(audiences::measure(args.rounds.min(3), args.changes).await?);
+    }
     if wanted("write") || wanted("sync") {
         measures.extend(small::measure(args.rounds).await?);
     }
@@ -92,7 +96,7 @@ fn print(measures: &[Measure], output: &Output) -> Result<()> {
             if m.met { "✓".into() } else { "✗".into() },
         ]
     });
-    output.table(&["measure", "ours", "database's own", "ratio", "target", ""], rows.collect(), measures)
+    output.table(&["measure", "ours", "against", "ratio", "target", ""], rows.collect(), measures)
 }
 
 fn figure(value: f64, unit: &str) -> String {

@@ -8,6 +8,9 @@ use ropeway_core::{
 };
 use serde_json::json;
 
+/// How many people write.
+const AUTHORS: usize = 40;
+
 /// The profile of the measurements: one collection without references.
 pub(super) const PROFILE: &str = r#"
 name = "bench"
@@ -26,6 +29,18 @@ done = "bool"
 created_at = "datetime"
 "#;
 
+/// The same with an audience for each author, and a role that sees what it is subscribed to.
+pub(super) fn profile_with_audiences() -> String {
+    let role = "[roles.referee]\nwrite = \"*\"\nsees = \"subscribed\"\nchoose = [\"by\"]\n[collections.note]\n\
+        audience = { key = \"by:{author}\" }";
+    PROFILE.replace("[collections.note]", role)
+}
+
+/// Everybody for whom there is an audience.
+pub(super) fn authors() -> impl Iterator<Item = String> {
+    (0..AUTHORS).map(|n| format!("referee-{n}"))
+}
+
 /// The `n`-th id: a UUID, ordered by `n` like a UUIDv7, different in every run.
 pub(super) fn id(run: u64, n: usize) -> String {
     let hash = blake3::hash(format!("{run}/{n}").as_bytes()).to_hex();
@@ -38,7 +53,7 @@ pub(super) fn fields(run: u64, n: usize) -> Fields {
     let value = json!({
         "title": format!("Transition {n} checked"),
         "body": format!("skins stowed, poles flat, {} {}", &noise[..32], &noise[32..]),
-        "author": format!("referee {}", n % 40),
+        "author": format!("referee-{}", n % AUTHORS),
         "count": n % 1000,
         "done": n.is_multiple_of(3),
         "created_at": "2026-02-14T10:41:29Z",

@@ -9,6 +9,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 use std::{
     fs,
+    io::{BufRead, BufReader, Write},
     process::{Child, Stdio},
     sync::{
         Arc,
@@ -45,6 +46,51 @@ pub(crate) fn eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effe
     let incidents = pair.cloud.live("incident");
     assert_eq!(incidents.len(), 5);
     assert!(incidents.values().all(|record| record["version"] == 1), "{incidents:?}");
+}
+
+/// F12: two processes on one database whose clocks are ten minutes apart write in turns. There is one order, no
+/// reader misses anything, and the clock that is behind holds nobody up.
+#[test]
+fn two_processes_whose_clocks_are_apart_give_out_one_order() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    let mut desks: Vec<_> = [300_000_000_i64, -300_000_000]
+        .into_iter()
+        .map(|wrong| {
+            let clock = pair.dir.path().join(format!("clock{wrong}"));
+            fs::write(&clock, wrong.to_string()).unwrap();
+            let mut command = pair.cloud.command(&["write", "--from", "-", "--json"]);
+            command.env("ROPEWAY_TEST_CLOCK", clock).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut process = command.spawn().unwrap();
+            let told = process.stdin.take().unwrap();
+            (BufReader::new(process.stdout.take().unwrap()), told, process)
+        })
+        .collect();
+    let mut stamps = Vec::new();
+    for n in 0..40 {
+        let (receipts, told, _) = &mut desks[n % 2];
+        writeln!(told, "{}", incident(&format!("i-{}", n / 2), &format!("word {n}"))).unwrap();
+        let mut line = String::new();
+        receipts.read_line(&mut line).unwrap();
+        let receipt: Value = serde_json::from_str(&line).unwrap();
+        stamps.push(receipt["stamp"].as_i64().unwrap());
+        if n % 10 == 9 {
+            pair.pi.ask(&["sync"]);
+        }
+    }
+    for (receipts, told, mut process) in desks {
+        drop((receipts, told));
+        process.wait().unwrap();
+    }
+    assert!(stamps.is_sorted_by(|a, b| a < b), "{stamps:?}");
+    pair.settle();
+    let incidents = pair.pi.live("incident");
+    assert_eq!(incidents.len(), 20);
+    for (id, record) in incidents {
+        let n: usize = id[2..].parse().unwrap();
+        assert_eq!(record["data"]["description"], format!("word {}", 2 * n + 1), "{id}: who wrote last");
+    }
 }
 
 /// F5: for a while everything arrives and no answer comes back, then nothing arrives.

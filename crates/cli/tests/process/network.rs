@@ -164,6 +164,41 @@ pub(crate) fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
     assert_eq!(pair.cloud.data("incident", "i-1")["description"], "kept");
 }
 
+/// F14: a credential that ends in the middle of a pull. What came is kept, and so is what was written meanwhile;
+/// with a new one the pull goes on where it was.
+#[test]
+fn a_token_that_ends_in_the_middle_of_a_pull_costs_nothing() {
+    let mut pair = Pair::new();
+    let url = pair.up();
+    pair.settle();
+    pair.cloud.write_all(&(0..60).map(|n| incident(&format!("c-{n}"), "there")).collect::<Vec<_>>());
+    let gate = Gate::default();
+    let (at_gate, mut pulls) = (gate.clone(), 0);
+    let proxy = Proxy::before(&url, move |path| {
+        pulls += usize::from(path == "/v1/pull");
+        if path == "/v1/pull" && pulls == 4 { Fate::HoldAnswer(at_gate.clone()) } else { Fate::Pass }
+    });
+    pair.pi.set("ROPEWAY_UPSTREAM_URL", &proxy.url);
+    pair.pi.set("ROPEWAY_LIMIT_SYNC_PAGE", 9);
+    let sync = pair.pi.command(&["sync", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
+    gate.reached();
+    pair.pi.write("incident", "p-1", json!({ "race": "race-1", "description": "meanwhile" }));
+    pair.cloud.ask(&["device", "revoke", &pair.device, "--yes"]);
+    gate.open();
+    let ran: Ran = sync.wait_with_output().unwrap().into();
+    assert_eq!(ran.exits(1).json()["problem"], "device_revoked");
+    assert_eq!(pair.pi.ask(&["status"])["unsettled"], 1);
+    assert!(pair.pi.live("incident").len() == 1, "half a pull is not seen");
+    let count = || proxy.seen().iter().filter(|seen| seen.starts_with("/v1/pull")).count();
+    let before = count();
+    let again = pair.cloud.ask(&["device", "add", "Start Line Pi again"]);
+    put_token(&pair.pi.dir, again["api_token"].as_str().unwrap());
+    pair.pi.ask(&["sync"]);
+    assert!(count() - before < 5, "it went on where it was: {:?}", proxy.seen());
+    pair.settle();
+    assert_eq!(pair.cloud.live("incident").len(), 61);
+}
+
 /// A node that has no token yet works on, says how to get one, and follows once it is there.
 #[test]
 pub(crate) fn a_node_without_a_token_works_on_and_follows_when_it_is_there() {

@@ -148,6 +148,11 @@ impl Work<'_> {
         })
     }
 
+    /// Whether the author of a change had the record before their eyes as it stands.
+    pub(crate) fn saw_exactly(&self, case: &Case<'_>, over: &Key, record: &Record) -> bool {
+        self.sight(case, over, record).exact
+    }
+
     /// What the author of a change had before their eyes.
     fn sight(&self, case: &Case<'_>, over: &Key, record: &Record) -> Sight {
         let change = case.change;

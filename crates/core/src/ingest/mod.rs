@@ -251,7 +251,13 @@ impl Work<'_> {
             };
         };
         match (change.op, &record.state) {
-            (Op::Delete, State::Deleted) => Ok(self.nothing(change, over, record.version)),
+            (Op::Delete, State::Deleted) => {
+                // Gone as its author wants it, but perhaps not as its author knew it: then it is shown, and its
+                // version is no base for an edit on top of the deletion.
+                let shown = !self.saw_exactly(&case, &over, &record);
+                let answer = self.nothing(change, over, record.version);
+                Ok(Answer { detail: Detail { shown, ..answer.detail }, ..answer })
+            }
             (Op::Delete, _) => self.delete(&case, over, record),
             (_, State::Deleted) => self.revive(&case, over, record),
             (_, _) => self.edit(&case, over, record),

@@ -169,8 +169,11 @@ impl Work<'_> {
         }
         let state = State::Joined(survivor_key.id.clone());
         match self.lookup(over)? {
-            Some(_) => self.supersede(over, Record { state, ..joined.clone() }, by, &[]),
-            None => self.insert(over.clone(), Record { state, ..joined.clone() }),
+            Some(there) if there.state != State::Deleted => {
+                self.supersede(over, Record { state, ..joined.clone() }, by, &[]);
+            }
+            // Not here, or a tombstone that only says that it was lost.
+            _ => self.insert(over.clone(), Record { state, ..joined.clone() }),
         }
         let conflict = Conflict {
             collection: over.collection.clone(),

@@ -30,7 +30,7 @@ use ropeway_replica::{
 use ropeway_store::{MemoryStore, Options, PostgresOptions, PostgresStore, SqliteStore, Stored};
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -518,5 +518,30 @@ where
             let _kept = venue.ground.clone();
             case(venue).await;
         });
+    }
+}
+
+/// A cable that goes after so many pages.
+pub struct CutAfter {
+    pub cable: std::sync::Arc<Cable>,
+    pub pages: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Transport for CutAfter {
+    async fn hello(&self) -> Result<Hello, TransportError> {
+        self.cable.hello().await
+    }
+    async fn push(&self, body: bytes::Bytes) -> Result<Pushed, TransportError> {
+        self.cable.push(body).await
+    }
+    async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
+        if self.pages.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+            return Err(TransportError::Offline("cut".into()));
+        }
+        self.cable.pull(cursor, limit).await
+    }
+    async fn live(&self, on_head: Box<dyn FnMut(Stamp) + Send>) -> Result<(), TransportError> {
+        self.cable.live(on_head).await
     }
 }
