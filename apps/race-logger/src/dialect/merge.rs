@@ -32,6 +32,7 @@ pub(crate) async fn merge(
     asker: Asker,
     request: Request,
 ) -> Result<Json<Value>, Refused> {
+    may_settle(&host, &asker)?;
     let body = read_object(&host, request).await?;
     let (node, space) = (host.node(), asker.caller.space());
     let into = body.get("into").and_then(Value::as_str);
@@ -65,6 +66,15 @@ pub(crate) async fn merge(
         }));
     }
     Ok(Json(json!({ "into": into.key.id, "merged": merged, "preview": clashes })))
+}
+
+/// Who may not answer is not let ask either, nor look at what both hold: a question without its answer would stay
+/// open.
+fn may_settle(host: &Host, asker: &Asker) -> Result<(), Refused> {
+    let role = &asker.caller.device.role;
+    let settles = host.node().profile().roles.get(role).is_some_and(|role| role.resolve);
+    let why = || Refused::new(403, "forbidden", format!("the role `{role}` may not merge competitions"));
+    settles.then_some(()).ok_or_else(why)
 }
 
 /// Asks, and answers at once in the same person's name.
