@@ -17,6 +17,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tempfile::TempDir;
 
@@ -162,6 +163,25 @@ async fn a_full_disk_loses_nothing_and_passes() {
     put_all(&store, &space(), rows("t")).await;
     assert_eq!(read_on(&*store, &space(), Stamp(0), 10).await.0.len(), 90);
     sound(&*store, &space()).await;
+}
+
+/// Who only looks waits for no writer: opening a database that is as it should be takes no lock.
+#[tokio::test]
+async fn opening_waits_for_no_writer() {
+    let dir = TempDir::new().unwrap();
+    let profile = profile(PROFILE);
+    let first = open(&file(&dir)).unwrap();
+    first.open_space(&space()).await.unwrap();
+    first.install_views(&profile).await.unwrap();
+    let other = Connection::open(file(&dir)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let impatient = Options { busy: Duration::ZERO, ..Options::new(Epoch::trusted("one"), NOW) };
+    let second = SqliteStore::open(file(&dir), impatient).unwrap();
+    second.install_views(&profile).await.unwrap();
+    assert_eq!(second.open_space(&space()).await.unwrap(), first.space(&space()).await.unwrap());
+    assert!(second.put_meta("a", "b").await.is_err(), "the lock is held");
+    other.execute_batch("ROLLBACK").unwrap();
+    second.put_meta("a", "b").await.unwrap();
 }
 
 #[tokio::test]

@@ -328,6 +328,10 @@ impl Store for SqliteStore {
 
     async fn install_views(&self, profile: &Profile) -> Result<(), StoreError> {
         let profile = Arc::new(profile.clone());
+        let wanted = profile.clone();
+        if self.read(move |conn| views::are_installed(conn, &wanted)).await? {
+            return Ok(());
+        }
         self.write(move |conn| views::install(conn, &profile)).await
     }
 

@@ -87,7 +87,7 @@ pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
     prepare_file(path)?;
     refuse_damage(path)?;
     let db = connect(path, options, WRITER_CACHE)?;
-    schema::found(&db)?;
+    let is_current = schema::found(&db)? == schema::known();
     db.pragma_update(None, "journal_mode", "WAL")?;
     let mode: String = db.pragma_query_value(None, "journal_mode", |r| r.get(0))?;
     if mode != "wal" {
@@ -96,11 +96,14 @@ pub(super) fn open(path: &Path, options: &Options) -> Done<Opened> {
         )));
     }
     let mut writer = Conn::new(db, options.follows);
-    writer.write(|conn| {
-        schema::migrate(&conn.db, options.now, &options.epoch)?;
-        conn.db.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
-        Ok(())
-    })?;
+    // Nobody has to wait for a long write just to look at a database that is as it should be.
+    if !is_current {
+        writer.write(|conn| {
+            schema::migrate(&conn.db, options.now, &options.epoch)?;
+            conn.db.pragma_update(None, "application_id", schema::APPLICATION_ID)?;
+            Ok(())
+        })?;
+    }
     refuse_shortened(path, &writer.db)?;
     let another = || Ok::<_, StoreError>(Conn::new(connect(path, options, READER_CACHE)?, options.follows));
     let readers = (0..options.readers.max(1)).map(|_| another()).collect::<Done<_>>()?;

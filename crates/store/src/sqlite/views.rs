@@ -18,12 +18,26 @@ const NOTED: &str = "@views";
 
 /// Names and texts of views.
 type Texts = BTreeMap<String, String>;
+/// The numbers of collections.
+type Numbers<'p> = BTreeMap<&'p str, i64>;
+
+/// Whether the views of this profile are there, by reading alone.
+pub(super) fn are_installed(conn: &mut Conn, profile: &Profile) -> Done<bool> {
+    let mut numbers = Numbers::new();
+    for name in names(profile) {
+        let Some(no) = conn.names.find(&conn.db, name)? else { return Ok(false) };
+        numbers.insert(name, no);
+    }
+    Ok(noted(conn)? == texts(profile, &numbers))
+}
 
 /// Replaces the views of an older profile by those of this one. Writes nothing where they are the same.
 pub(super) fn install(conn: &mut Conn, profile: &Profile) -> Done<()> {
-    let texts = texts(conn, profile)?;
-    let noted = registry::meta(conn, NOTED)?.unwrap_or_else(|| "{}".into());
-    let old: Texts = serde_json::from_str(&noted).map_err(|e| bad_json("the list of views", e))?;
+    let mut numbers = Numbers::new();
+    for name in names(profile) {
+        numbers.insert(name, conn.names.intern(&conn.db, name)?);
+    }
+    let (texts, old) = (texts(profile, &numbers), noted(conn)?);
     if old == texts {
         return Ok(());
     }
@@ -36,27 +50,33 @@ pub(super) fn install(conn: &mut Conn, profile: &Profile) -> Done<()> {
     registry::put_meta(conn, NOTED, &rows::to_json(&texts, "the list of views")?)
 }
 
-fn texts(conn: &mut Conn, profile: &Profile) -> Done<Texts> {
-    let mut numbers = BTreeMap::new();
-    for name in profile.collections.keys().map(String::as_str).chain([CONFLICT]) {
-        numbers.insert(name, conn.names.intern(&conn.db, name)?);
-    }
+fn noted(conn: &Conn) -> Done<Texts> {
+    let noted = registry::meta(conn, NOTED)?.unwrap_or_else(|| "{}".into());
+    serde_json::from_str(&noted).map_err(|e| bad_json("the list of views", e))
+}
+
+/// The collections that have views.
+fn names(profile: &Profile) -> impl Iterator<Item = &str> {
+    profile.collections.keys().map(|name| &**name).chain([CONFLICT])
+}
+
+fn texts(profile: &Profile, numbers: &Numbers<'_>) -> Texts {
     let mut texts = Texts::new();
     texts.insert(
         "devices".into(),
         DEVICES.replace("{created}", &time("created_at")).replace("{seen}", &time("last_seen_at")),
     );
-    texts.insert("sync_queue".into(), queue(profile, &numbers));
-    texts.insert("sync_conflicts".into(), conflicts(profile, &numbers));
+    texts.insert("sync_queue".into(), queue(profile, numbers));
+    texts.insert("sync_conflicts".into(), conflicts(profile, numbers));
     // A profile's own names win over the documented ones.
     for (name, rules) in &profile.collections {
-        let text = collection(profile, rules, &numbers);
+        let text = collection(profile, rules, numbers);
         if let Some(table) = &rules.table {
             texts.insert(table.clone(), text.clone());
         }
         texts.insert(name.clone(), text);
     }
-    Ok(texts)
+    texts
 }
 
 /// Nobody sees half a first pull (I6): what it brought shows when it is complete.
