@@ -115,7 +115,7 @@ fn default_role(opened: &Opened) -> Result<String> {
 async fn list(opened: &Opened, output: Output) -> Result<Exit> {
     let (mut rows, mut json) = (Vec::new(), Vec::new());
     for device in opened.node.devices().await? {
-        let seen = opened.node.seen_of(&device.id).await?;
+        let seen = opened.node.seen_of(&device).await?;
         rows.push(vec![
             device.id.to_string(),
             device.name.clone(),
@@ -171,7 +171,7 @@ async fn revoke(id: &str, yes: bool, opened: &Opened, output: Output) -> Result<
             format!("`{}`, last seen {seen}, would be shut out for good; nothing was changed", device.name);
         return Err(Failure::usage(what).next("say --yes to revoke it").into());
     }
-    let device = opened.node.revoke(&id).await?;
+    let device = opened.node.revoke(&opened.space, &id).await?;
     output.either(&show::device(&device), || {
         format!("`{}` is revoked: it can neither push nor pull; its unsent work stays on it, and what it hands in waits in \
              `ropeway device quarantine`", device.name)

@@ -306,7 +306,7 @@ async fn identity(opened: &Opened) -> Result<Vec<Check>> {
         checks.push(Check::fail(NAME, text, upstream::cloned()));
     }
     for device in opened.node.devices().await? {
-        if let Some(at) = opened.node.seen_of(&device.id).await?.cloned_at {
+        if let Some(at) = opened.node.seen_of(&device).await?.cloned_at {
             let text = format!("a copy of the device `{}` was refused at {at}", device.name);
             let next = "find the copy: `ropeway status` there says what to do";
             checks.push(Check::warn(NAME, text, next));

@@ -58,9 +58,6 @@ impl Node {
             Some(id) => id,
             None => DeviceId::parse(&self.inner.ids.id())?,
         };
-        if self.inner.store.device(&id).await?.is_some() {
-            return Err(ReplicaError::Invalid(format!("the device id `{id}` is taken")));
-        }
         let token = hex(&self.inner.ids.secret());
         let device = Device {
             id,
@@ -75,7 +72,9 @@ impl Node {
             last_seen_at: None,
             pulled: None,
         };
-        self.inner.store.put_device(&device).await?;
+        if !self.inner.store.add_device(&device).await? {
+            return Err(ReplicaError::Invalid(format!("the device id `{}` is taken", device.id)));
+        }
         Ok(Enrolled { device, token })
     }
 
@@ -101,8 +100,9 @@ impl Node {
     }
 
     /// Notes how far a device has pulled: what it sends back as its cursor, it has.
-    pub async fn pulled(&self, device: &DeviceId, upto: Stamp) -> Result<(), ReplicaError> {
-        Ok(self.inner.store.touch_device(device, self.inner.clock.now(), Some(upto)).await?)
+    pub async fn pulled(&self, device: &Device, upto: Stamp) -> Result<(), ReplicaError> {
+        let Device { space, id, .. } = device;
+        Ok(self.inner.store.touch_device(space, id, self.inner.clock.now(), Some(upto)).await?)
     }
 
     /// Whether a device may push: not before it has read past every deletion that is no longer known here,
@@ -119,8 +119,8 @@ impl Node {
 
     /// Takes a device's right to sync away, for good (I9). Its own unsent work stays on it, and
     /// what it sends from now on waits in quarantine ([`Node::quarantined`]).
-    pub async fn revoke(&self, id: &DeviceId) -> Result<Device, ReplicaError> {
-        let found = self.inner.store.device(id).await?;
+    pub async fn revoke(&self, space: &SpaceId, id: &DeviceId) -> Result<Device, ReplicaError> {
+        let found = self.inner.store.device(space, id).await?;
         let mut device = found.ok_or_else(|| ReplicaError::NotFound(format!("the device `{id}`")))?;
         device.status = DeviceStatus::Decommissioned;
         self.inner.store.put_device(&device).await?;
@@ -130,8 +130,8 @@ impl Node {
     /// Gives a device a new token; the old one is good for nothing from now on (GP-13).
     ///
     /// Errors: [`ReplicaError::NotFound`], [`ReplicaError::Revoked`].
-    pub async fn rotate(&self, id: &DeviceId) -> Result<Enrolled, ReplicaError> {
-        let found = self.inner.store.device(id).await?;
+    pub async fn rotate(&self, space: &SpaceId, id: &DeviceId) -> Result<Enrolled, ReplicaError> {
+        let found = self.inner.store.device(space, id).await?;
         let mut device = found.ok_or_else(|| ReplicaError::NotFound(format!("the device `{id}`")))?;
         if device.status == DeviceStatus::Decommissioned {
             return Err(ReplicaError::Revoked(device.name));
@@ -143,17 +143,17 @@ impl Node {
     }
 
     /// Notes how far a device's clock is off by its own word: microseconds to add to its times (TR-21).
-    pub async fn note_clock(&self, id: &DeviceId, offset: i64) -> Result<(), ReplicaError> {
-        let known = self.clock_of(id).await?;
+    pub async fn note_clock(&self, device: &Device, offset: i64) -> Result<(), ReplicaError> {
+        let known = self.clock_of(device).await?;
         if known.is_none_or(|known| (known - offset).abs() >= CLOCK_MOVED) {
-            self.inner.store.put_meta(&clock_name(id), &offset.to_string()).await?;
+            self.inner.store.put_meta(&clock_name(device), &offset.to_string()).await?;
         }
         Ok(())
     }
 
     /// How far a device's clock was off when it last told, in microseconds; `None` where it never did.
-    pub async fn clock_of(&self, id: &DeviceId) -> Result<Option<i64>, ReplicaError> {
-        Ok(self.inner.store.meta(&clock_name(id)).await?.and_then(|text| text.parse().ok()))
+    pub async fn clock_of(&self, device: &Device) -> Result<Option<i64>, ReplicaError> {
+        Ok(self.inner.store.meta(&clock_name(device)).await?.and_then(|text| text.parse().ok()))
     }
 
     /// What the node grants to a device that pushes.
@@ -166,14 +166,14 @@ impl Node {
         const AT_MOST_EVERY: i64 = 10_000_000;
         let now = self.inner.clock.now();
         if device.last_seen_at.is_none_or(|last| now.since(last).abs() >= AT_MOST_EVERY) {
-            self.inner.store.touch_device(&device.id, now, None).await?;
+            self.inner.store.touch_device(&device.space, &device.id, now, None).await?;
         }
         Ok(())
     }
 }
 
-fn clock_name(id: &DeviceId) -> String {
-    format!("device.clock.{id}")
+fn clock_name(device: &Device) -> String {
+    format!("device.clock.{}.{}", device.space, device.id)
 }
 
 /// Hash of a token. 256 random bits need no slow hash.

@@ -37,7 +37,7 @@ impl Node {
     ///
     /// Errors: [`ReplicaError::Cloned`] for a pair whose first nonce has been followed by another.
     pub async fn meet(&self, device: &Device, pair: &Pair) -> Result<(), ReplicaError> {
-        let name = chain_name(&device.id);
+        let name = chain_name(device);
         let store = &self.inner.store;
         if planted::has(Bug::IgnoredNonce) {
             return Ok(());
@@ -66,7 +66,7 @@ impl Node {
     }
 
     /// What this node knows of the syncs of a device that follows it.
-    pub async fn seen_of(&self, device: &DeviceId) -> Result<Seen, ReplicaError> {
+    pub async fn seen_of(&self, device: &Device) -> Result<Seen, ReplicaError> {
         Ok(self.chain(&chain_name(device)).await?.1)
     }
 
@@ -215,8 +215,8 @@ pub(crate) async fn begin_installation(
     Ok(store.put_meta(&own_name(space), &write(&own)?).await?)
 }
 
-fn chain_name(device: &DeviceId) -> String {
-    format!("nonces.of.{device}")
+fn chain_name(device: &Device) -> String {
+    format!("nonces.of.{}.{}", device.space, device.id)
 }
 
 fn own_name(space: &SpaceId) -> String {

@@ -60,7 +60,7 @@ impl Node {
         dry: bool,
     ) -> Result<Vec<Receipt>, ReplicaError> {
         let mut waiting = self.waiting_in_quarantine(space, device, only).await?;
-        let device = self.inner.store.device(device).await?.filter(|d| d.space == *space);
+        let device = self.inner.store.device(space, device).await?;
         let device = device.ok_or_else(|| ReplicaError::NotFound("the device".into()))?;
         let mut answers: BTreeMap<i64, Receipt> = BTreeMap::new();
         loop {

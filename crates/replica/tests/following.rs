@@ -485,7 +485,7 @@ fn a_revoked_device_keeps_its_outbox() {
     on_every_store(|venue| async move {
         race(&venue).await;
         incident(&venue, "i1", 1).await;
-        venue.cloud.revoke(&venue.device.device.id).await.unwrap();
+        venue.cloud.revoke(&space(), &venue.device.device.id).await.unwrap();
         let report = venue.sync().await;
         assert_eq!(report.outcome, Some(SyncOutcome::Failed));
         assert_eq!(report.problem, Some(ropeway_protocol::ProblemCode::DeviceRevoked));

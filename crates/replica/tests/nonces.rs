@@ -56,7 +56,7 @@ fn lost_answers_make_no_copy() {
         venue.assert_equal().await;
         assert_eq!(venue.cloud.store().space(&space()).await.unwrap().digest.count, 8);
         assert_eq!(venue.pi.status(&space()).await.unwrap().cloned_at, None);
-        assert_eq!(venue.cloud.seen_of(&venue.device.device.id).await.unwrap().cloned_at, None);
+        assert_eq!(venue.cloud.seen_of(&venue.device.device).await.unwrap().cloned_at, None);
     });
 }
 
@@ -91,7 +91,7 @@ fn a_renewed_installation_goes_on_with_its_outbox() {
         let report = venue.sync().await;
         assert_eq!((report.pushed, report.outcome), (1, Some(SyncOutcome::Done)), "{report:?}");
         venue.assert_equal().await;
-        let seen = venue.cloud.seen_of(&venue.device.device.id).await.unwrap();
+        let seen = venue.cloud.seen_of(&venue.device.device).await.unwrap();
         assert_eq!(seen.installations.len(), 2, "what nobody presented was never seen");
     });
 }

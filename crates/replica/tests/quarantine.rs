@@ -21,7 +21,7 @@ async fn revoked(venue: &Venue) {
     venue.sync().await;
     let incident = json!({"race": "r1", "bib_number": 7, "created_at": START, "description": "fell"});
     write(&venue.pi, "referee", Op::Create, "incident", "i1", incident).await;
-    venue.cloud.revoke(&venue.device.device.id).await.unwrap();
+    venue.cloud.revoke(&space(), &venue.device.device.id).await.unwrap();
     let report = venue.sync().await;
     assert_eq!(report.problem, Some(ProblemCode::DeviceRevoked));
     write(&venue.pi, "referee", Op::Patch, "incident", "i1", json!({"description": "fell hard"})).await;

@@ -59,7 +59,7 @@ impl Host {
             Some(cursor) => cursor.split(['.', '~']).next().and_then(|stamp| stamp.parse().ok()).map(Stamp),
         };
         let Some(stamp) = stamp.filter(|stamp| caller.device.pulled != Some(*stamp)) else { return };
-        if let Err(error) = self.node().pulled(&caller.device.id, stamp).await {
+        if let Err(error) = self.node().pulled(&caller.device, stamp).await {
             tracing::warn!(%error, "how far a device has pulled could not be noted");
         }
     }
@@ -69,7 +69,7 @@ impl Host {
     pub async fn revoke(&self, caller: &Caller, id: &str) -> Result<Device, Failure> {
         caller.must_be_admin()?;
         let id = self.device_of(caller, id).await?.id;
-        let revoked = self.node().revoke(&id).await?;
+        let revoked = self.node().revoke(caller.space(), &id).await?;
         self.inner.revoked.send_replace(());
         Ok(revoked)
     }
@@ -78,8 +78,8 @@ impl Host {
     pub async fn device_of(&self, caller: &Caller, id: &str) -> Result<Device, Failure> {
         let absent = || Failure::new(ProblemCode::NotFound, "there is no device of this id");
         let id = DeviceId::parse(id).map_err(|_| absent())?;
-        let found = self.node().store().device(&id).await.map_err(ReplicaError::from)?;
-        found.filter(|device| device.space == *caller.space()).ok_or_else(absent)
+        let found = self.node().store().device(caller.space(), &id).await.map_err(ReplicaError::from)?;
+        found.ok_or_else(absent)
     }
 
     /// Keeps the changes of a revoked device aside, whichever wire they came by, and gives their refusal:

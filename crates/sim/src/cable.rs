@@ -103,7 +103,7 @@ impl Cable {
             Some(cursor) => stamp_of(cursor),
         };
         if let Some(upto) = upto.filter(|stamp| device.pulled != Some(*stamp)) {
-            node.pulled(&device.id, upto).await.map_err(|e| self.world.problem(e))?;
+            node.pulled(&device, upto).await.map_err(|e| self.world.problem(e))?;
         }
         let end = PageEnd {
             cursor: page.cursor,

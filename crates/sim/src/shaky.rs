@@ -175,11 +175,12 @@ pass_on! {
     writes purge(space: &SpaceId, lines: &Lines, at: Walk, rows: usize, dry: bool) -> Purged;
     writes absorb(space: &SpaceId, now: Time, end: PullEnd, absorb: Absorb) -> u64;
     writes install_views(profile: &Profile) -> ();
+    writes add_device(device: &Device) -> bool;
     writes put_device(device: &Device) -> ();
     reads devices() -> Vec<Device>;
-    reads device(id: &DeviceId) -> Option<Device>;
+    reads device(space: &SpaceId, id: &DeviceId) -> Option<Device>;
     reads device_by_token(token_hash: &str) -> Option<Device>;
-    writes touch_device(id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> ();
+    writes touch_device(space: &SpaceId, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> ();
     writes add_member(member: &Member) -> bool;
     writes put_member(member: &Member) -> ();
     reads members() -> Vec<Member>;

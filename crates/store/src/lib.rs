@@ -335,16 +335,25 @@ pub trait Store: Quarantine {
     /// Makes the typed SQL views of a profile; idempotent, replaces those of an older profile.
     async fn install_views(&self, profile: &Profile) -> Result<(), StoreError>;
 
+    /// Adds a device. False, and nothing is written, where its space has one of this id: of several who add
+    /// the same one at once, one does. A device of the same id in another space is another device (I11).
+    async fn add_device(&self, device: &Device) -> Result<bool, StoreError>;
     /// Adds or replaces a device.
     async fn put_device(&self, device: &Device) -> Result<(), StoreError>;
     /// All devices, by name.
     async fn devices(&self) -> Result<Vec<Device>, StoreError>;
-    /// A device by its id.
-    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError>;
+    /// A space's device by its id.
+    async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError>;
     /// The device whose token hashes to this.
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError>;
     /// Notes when a device was last seen and how far it has pulled. Never makes a revoked device active.
-    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError>;
+    async fn touch_device(
+        &self,
+        space: &SpaceId,
+        id: &DeviceId,
+        seen: Time,
+        pulled: Option<Stamp>,
+    ) -> Result<(), StoreError>;
 
     /// Adds a person of this node (ISMF-038: they never sync). False, and nothing is written, where the
     /// address is taken: of several who add the same one at once, one does.

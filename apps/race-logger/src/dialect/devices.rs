@@ -73,7 +73,7 @@ pub(crate) async fn rotate(
 ) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let device = host.device_of(&asker.caller, &id).await?;
-    let enrolled = host.node().rotate(&device.id).await?;
+    let enrolled = host.node().rotate(&device.space, &device.id).await?;
     with_token(&host, enrolled).await
 }
 
@@ -94,7 +94,7 @@ async fn with_token(host: &Host, enrolled: Enrolled) -> Result<Json<Value>, Refu
 }
 
 async fn show(host: &Host, device: &Device) -> Result<Value, Refused> {
-    let offset = host.node().clock_of(&device.id).await?;
+    let offset = host.node().clock_of(device).await?;
     Ok(json!({
         "device_uuid": device.id,
         "name": device.name,

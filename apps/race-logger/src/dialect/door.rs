@@ -117,7 +117,7 @@ impl Asker {
         let told = parts.headers.get(TIME_HEADER).and_then(|value| value.to_str().ok());
         let offset = told.and_then(Time::parse).map(|told| host.node().clock().now().since(told));
         if let Some(offset) = offset
-            && let Err(error) = host.node().note_clock(&caller.device.id, offset).await
+            && let Err(error) = host.node().note_clock(&caller.device, offset).await
         {
             tracing::warn!(%error, "how far a device's clock is off could not be noted");
         }

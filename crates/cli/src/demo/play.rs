@@ -176,7 +176,7 @@ impl<'a> Player<'a> {
     /// The second Pi is taken out of service while it still holds work.
     pub(super) async fn revoke(&mut self, show: &mut Show<'_>) -> Result<()> {
         let stage = self.stage;
-        stage.cloud.node.revoke(stage.ascent.device()).await?;
+        stage.cloud.node.revoke(&stage.space, stage.ascent.device()).await?;
         let way = &stage.ascent_way.transport;
         let report = stage.ascent.sync(&stage.space, way, &SyncOptions::default(), &|_| {}).await?;
         let kept = stage.ascent.queue(&stage.space).await?.len();

@@ -411,7 +411,7 @@ impl Transport for Cable {
         let device = self.door().await?;
         let page = self.cloud.feed_to(&device, &[], &request).await.map_err(problem)?;
         let read = cursor.map_or(Some(0), |c| c.split(['.', '~']).next()?.parse().ok()).unwrap();
-        self.cloud.pulled(&device.id, Stamp(read)).await.map_err(problem)?;
+        self.cloud.pulled(&device, Stamp(read)).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
         *self.served.lock().unwrap() += rows.len();
         let end = PageEnd {

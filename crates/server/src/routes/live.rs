@@ -12,7 +12,10 @@ use axum::{
     },
 };
 use futures_util::StreamExt;
-use ropeway_core::{id::DeviceId, time::Stamp};
+use ropeway_core::{
+    id::{DeviceId, SpaceId},
+    time::Stamp,
+};
 use ropeway_protocol::{Problem, ProblemCode};
 use ropeway_replica::DeviceStatus;
 use std::{convert::Infallible, time::Duration};
@@ -37,7 +40,16 @@ pub(super) async fn live(State(host): State<Host>, caller: Caller) -> Result<Res
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let revoked = host.inner.revoked.subscribe();
     let keep_alive = KeepAlive::new().interval(host.limits().live_keep_alive);
-    let told = Telling { host, device: caller.device.id, heads, revoked, look, told: None, _slot: slot };
+    let told = Telling {
+        host,
+        space: caller.device.space,
+        device: caller.device.id,
+        heads,
+        revoked,
+        look,
+        told: None,
+        _slot: slot,
+    };
     let stream = futures_util::stream::unfold(told, Telling::next).fuse();
     let mut response = Sse::new(stream).keep_alive(keep_alive).into_response();
     // Proxies that gather answers would hold the news back.
@@ -47,6 +59,7 @@ pub(super) async fn live(State(host): State<Host>, caller: Caller) -> Result<Res
 
 struct Telling {
     host: Host,
+    space: SpaceId,
     device: DeviceId,
     heads: watch::Receiver<Stamp>,
     revoked: watch::Receiver<()>,
@@ -81,7 +94,7 @@ impl Telling {
 
     /// Whether the device is still active. While the database cannot be asked, it is taken to be.
     async fn may_go_on(&self) -> bool {
-        match self.host.node().store().device(&self.device).await {
+        match self.host.node().store().device(&self.space, &self.device).await {
             Ok(found) => found.is_some_and(|device| device.status == DeviceStatus::Active),
             Err(_) => true,
         }

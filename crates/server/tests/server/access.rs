@@ -47,7 +47,7 @@ async fn without_a_good_token_no_route_answers() {
 async fn a_revoked_device_can_do_nothing() {
     let rig = Rig::new().await;
     rig.push(&[incident(1)]).await.ok();
-    rig.node.revoke(&DeviceId::parse("referee-main").unwrap()).await.unwrap();
+    rig.node.revoke(&space("main"), &DeviceId::parse("referee-main").unwrap()).await.unwrap();
     let bearer = format!("Bearer {}", rig.referee);
     for (method, path) in guarded(&rig, "x").await {
         ask(&rig, &method, &path, &[("authorization", &bearer)]).await.is(P::DeviceRevoked);
@@ -60,7 +60,7 @@ async fn a_revoked_device_can_do_nothing() {
 #[tokio::test]
 async fn what_a_revoked_device_sends_waits_in_quarantine() {
     let rig = Rig::new().await;
-    rig.node.revoke(&DeviceId::parse("referee-main").unwrap()).await.unwrap();
+    rig.node.revoke(&space("main"), &DeviceId::parse("referee-main").unwrap()).await.unwrap();
     let kept = async || {
         let all = rig.node.quarantined(&space("main")).await.unwrap();
         all.into_iter().map(|q| q.change.record.to_string()).collect::<Vec<_>>()
@@ -190,6 +190,11 @@ async fn spaces_see_nothing_of_each_other() {
     let revoked = rig.post("/v1/devices/referee-main/revoke", &other, "").await;
     same_absence(revoked, rig.post("/v1/devices/nobody/revoke", &other, "").await, "referee-main", "nobody");
     rig.get("/v1/pull", &rig.referee).await;
+    // Nor does a name that is taken there say so: here it is free.
+    let same = json!({ "name": "x", "role": "referee", "id": "referee-main" }).to_string();
+    assert_eq!(rig.post("/v1/devices", &other, same.clone()).await.status, 201);
+    rig.post("/v1/devices", &other, same).await.is(P::Malformed);
+    rig.push(&[incident(7)]).await.ok();
 
     // The same record id there is another record; the same change id another change.
     let pushed = rig.push_as(&other, &[incident(1)]).await.ok();

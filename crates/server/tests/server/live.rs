@@ -76,7 +76,7 @@ async fn a_stream_ends_when_its_device_is_revoked() {
     ended(here).await;
     // As another process of the node would do it: seen by looking.
     let id = ropeway_core::id::DeviceId::parse("referee-main").unwrap();
-    rig.node.revoke(&id).await.unwrap();
+    rig.node.revoke(&crate::rig::space("main"), &id).await.unwrap();
     ended(elsewhere).await;
     rig.push_as(&rig.other, &[incident(1)]).await.ok();
     until(&mut other, "event: head").await;

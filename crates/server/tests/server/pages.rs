@@ -33,7 +33,13 @@ async fn pages_follow_each_other_to_the_head() {
     assert!(seen.is_sorted_by(|a, b| a.stamp < b.stamp));
     let last = transport.pull(cursor.as_deref(), 10).await.unwrap();
     assert!(last.rows.is_empty() && last.end.complete);
-    let device = rig.node.store().device(&DeviceId::parse("reader-main").unwrap()).await.unwrap().unwrap();
+    let device = rig
+        .node
+        .store()
+        .device(&crate::rig::space("main"), &DeviceId::parse("reader-main").unwrap())
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(device.pulled, Some(last.end.head), "what it sent back as its cursor, it has");
 }
 

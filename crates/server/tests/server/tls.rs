@@ -172,7 +172,7 @@ async fn a_renewed_certificate_is_shown_to_the_next_and_nobody_is_cut_off() {
     assert_eq!(host.metric("tls_certificate_until_seconds").await, 3_471_292_800);
     let change = serde_json::from_value(incident(1)).unwrap();
     let device = DeviceId::parse("referee-main").unwrap();
-    let device = host.rig.node.store().device(&device).await.unwrap().unwrap();
+    let device = host.rig.node.store().device(&crate::rig::space("main"), &device).await.unwrap().unwrap();
     let grant = host.rig.node.grant_of(&device);
     host.rig.node.ingest(&space("main"), grant, vec![change]).await.unwrap();
     next_head(&mut live).await;

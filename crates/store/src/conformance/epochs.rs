@@ -88,7 +88,7 @@ pub(super) async fn new_stamps_bring_the_head_back_to_the_clock_in_the_same_orde
     let gaps = store.gaps(&space()).await.unwrap();
     let newest_kept = after.iter().rev().map(|r| r.stamp).find(|s| *s <= kept).unwrap();
     assert_eq!(serve_from(year, head, &gaps), newest_kept, "who was a year ahead gets all that moved");
-    assert_eq!(store.device(&device("reader")).await.unwrap().unwrap().pulled, Some(newest_kept));
+    assert_eq!(store.device(&space(), &device("reader")).await.unwrap().unwrap().pulled, Some(newest_kept));
     sound(&*store, &space()).await;
     // A head at the clock is left alone: nothing has to be cured.
     store.begin_epoch(&epoch("three"), Time(now.0 + 9), true).await.unwrap();

@@ -2,7 +2,10 @@
 
 use super::{On, hand::*};
 use crate::{Device, DeviceStatus, Durability, Member, SyncOutcome, SyncRun};
-use ropeway_core::time::{Stamp, Time};
+use ropeway_core::{
+    id::SpaceId,
+    time::{Stamp, Time},
+};
 
 fn pi(name: &str) -> Device {
     Device {
@@ -26,21 +29,30 @@ pub(super) async fn devices_round_trip(on: On) {
     store.put_device(&start).await.unwrap();
     store.put_device(&finish).await.unwrap();
     assert_eq!(store.devices().await.unwrap(), [finish.clone(), start.clone()], "by name");
-    assert_eq!(store.device(&device("start")).await.unwrap(), Some(start.clone()));
-    assert_eq!(store.device(&device("none")).await.unwrap(), None);
+    assert_eq!(store.device(&space(), &device("start")).await.unwrap(), Some(start.clone()));
+    assert_eq!(store.device(&space(), &device("none")).await.unwrap(), None);
     assert_eq!(store.device_by_token("hash-of-finish").await.unwrap(), Some(finish));
     assert_eq!(store.device_by_token("").await.unwrap(), None);
     let stolen = Device { token_hash: "hash-of-finish".into(), ..pi("third") };
     assert!(store.put_device(&stolen).await.is_err(), "a token is one device's");
     let revoked = Device { status: DeviceStatus::Decommissioned, ..start };
     store.put_device(&revoked).await.unwrap();
-    store.touch_device(&device("start"), Time(50), Some(Stamp(7))).await.unwrap();
-    store.touch_device(&device("start"), Time(40), None).await.unwrap();
-    store.touch_device(&device("none"), Time(40), None).await.unwrap();
-    let seen = store.device(&device("start")).await.unwrap().unwrap();
+    store.touch_device(&space(), &device("start"), Time(50), Some(Stamp(7))).await.unwrap();
+    store.touch_device(&space(), &device("start"), Time(40), None).await.unwrap();
+    store.touch_device(&space(), &device("none"), Time(40), None).await.unwrap();
+    let seen = store.device(&space(), &device("start")).await.unwrap().unwrap();
     assert_eq!(seen.status, DeviceStatus::Decommissioned, "being seen makes nobody active");
     assert_eq!((seen.last_seen_at, seen.pulled), (Some(Time(50)), Some(Stamp(7))));
     assert_eq!(store.devices().await.unwrap().len(), 2);
+    // One id in two spaces is two devices (I11), and of several who add the same one at once one does.
+    let elsewhere = Device { space: SpaceId::trusted("other"), token_hash: "another".into(), ..pi("start") };
+    assert!(store.add_device(&elsewhere).await.unwrap());
+    let again = Device { token_hash: "a third".into(), ..elsewhere.clone() };
+    assert!(!store.add_device(&again).await.unwrap());
+    assert_eq!(store.device(&elsewhere.space, &elsewhere.id).await.unwrap(), Some(elsewhere));
+    let here = store.device(&space(), &device("start")).await.unwrap().unwrap();
+    assert_eq!(here.status, DeviceStatus::Decommissioned, "nothing of it moved");
+    assert_eq!(store.device_by_token("another").await.unwrap().unwrap().space, SpaceId::trusted("other"));
 }
 
 pub(super) async fn members_round_trip(on: On) {

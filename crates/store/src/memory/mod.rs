@@ -44,7 +44,7 @@ pub struct MemoryStore {
 #[derive(Default, Clone)]
 struct All {
     spaces: BTreeMap<SpaceId, Space>,
-    devices: BTreeMap<DeviceId, Device>,
+    devices: BTreeMap<(SpaceId, DeviceId), Device>,
     members: BTreeMap<String, Member>,
     meta: BTreeMap<String, String>,
     generation: i64,
@@ -361,33 +361,51 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    async fn add_device(&self, device: &Device) -> Result<bool, StoreError> {
+        let mut all = self.all();
+        let key = (device.space.clone(), device.id.clone());
+        if all.devices.contains_key(&key) {
+            return Ok(false);
+        }
+        all.devices.insert(key, device.clone());
+        all.generation += 1;
+        Ok(true)
+    }
+
     async fn put_device(&self, device: &Device) -> Result<(), StoreError> {
         let mut all = self.all();
-        if all.devices.values().any(|d| d.token_hash == device.token_hash && d.id != device.id) {
+        let key = (device.space.clone(), device.id.clone());
+        if all.devices.iter().any(|(other, d)| d.token_hash == device.token_hash && *other != key) {
             return Err(fault("another device has the same token".into()));
         }
-        all.devices.insert(device.id.clone(), device.clone());
+        all.devices.insert(key, device.clone());
         all.generation += 1;
         Ok(())
     }
 
     async fn devices(&self) -> Result<Vec<Device>, StoreError> {
         let mut devices: Vec<Device> = self.all().devices.values().cloned().collect();
-        devices.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        devices.sort_by(|a, b| (&a.name, &a.id, &a.space).cmp(&(&b.name, &b.id, &b.space)));
         Ok(devices)
     }
 
-    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
-        Ok(self.all().devices.get(id).cloned())
+    async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        Ok(self.all().devices.get(&(space.clone(), id.clone())).cloned())
     }
 
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
         Ok(self.all().devices.values().find(|d| d.token_hash == token_hash).cloned())
     }
 
-    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError> {
+    async fn touch_device(
+        &self,
+        space: &SpaceId,
+        id: &DeviceId,
+        seen: Time,
+        pulled: Option<Stamp>,
+    ) -> Result<(), StoreError> {
         let mut all = self.all();
-        if let Some(device) = all.devices.get_mut(id) {
+        if let Some(device) = all.devices.get_mut(&(space.clone(), id.clone())) {
             device.last_seen_at = device.last_seen_at.max(Some(seen));
             device.pulled = pulled.or(device.pulled);
             all.generation += 1;

@@ -308,6 +308,10 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    async fn add_device(&self, device: &Device) -> Result<bool, StoreError> {
+        self.db.write(device.clone(), |tx, device| Box::pin(registry::add_device(tx, device))).await
+    }
+
     async fn put_device(&self, device: &Device) -> Result<(), StoreError> {
         self.db.write(device.clone(), |tx, device| Box::pin(registry::put_device(tx, device))).await
     }
@@ -316,8 +320,10 @@ impl Store for PostgresStore {
         self.db.read((), |tx, ()| Box::pin(registry::devices(tx))).await
     }
 
-    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
-        self.db.read(id.clone(), |tx, id| Box::pin(registry::device(tx, id))).await
+    async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        self.db
+            .read((space.clone(), id.clone()), |tx, (space, id)| Box::pin(registry::device(tx, space, id)))
+            .await
     }
 
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
@@ -325,10 +331,16 @@ impl Store for PostgresStore {
         self.db.read(hash, |tx, hash| Box::pin(registry::device_by_token(tx, hash))).await
     }
 
-    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError> {
+    async fn touch_device(
+        &self,
+        space: &SpaceId,
+        id: &DeviceId,
+        seen: Time,
+        pulled: Option<Stamp>,
+    ) -> Result<(), StoreError> {
         self.db
-            .write((id.clone(), seen, pulled), |tx, (id, seen, pulled)| {
-                Box::pin(registry::touch_device(tx, id, *seen, *pulled))
+            .write((space.clone(), id.clone(), seen, pulled), |tx, (space, id, seen, pulled)| {
+                Box::pin(registry::touch_device(tx, space, id, *seen, *pulled))
             })
             .await
     }

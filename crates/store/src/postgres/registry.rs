@@ -11,13 +11,22 @@ use ropeway_core::{
 };
 use tokio_postgres::{Row, types::ToSql};
 
-const PUT_DEVICE: &str = "INSERT INTO rw_devices
-  (id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, pulled)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-  ON CONFLICT (id) DO UPDATE SET space = excluded.space, name = excluded.name, mode = excluded.mode,
-  role = excluded.role, status = excluded.status, token_hash = excluded.token_hash,
-  metadata = excluded.metadata, created_at = excluded.created_at,
-  last_seen_at = excluded.last_seen_at, pulled = excluded.pulled";
+macro_rules! put {
+    ($rest:literal) => {
+        concat!(
+            "INSERT INTO rw_devices (id, space, name, mode, role, status, token_hash, metadata, created_at, \
+             last_seen_at, pulled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             ON CONFLICT (space, id) DO ",
+            $rest
+        )
+    };
+}
+const ADD_DEVICE: &str = put!("NOTHING");
+const PUT_DEVICE: &str = put!(
+    "UPDATE SET name = excluded.name, mode = excluded.mode, role = excluded.role, status = excluded.status, \
+     token_hash = excluded.token_hash, metadata = excluded.metadata, created_at = excluded.created_at, \
+     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled"
+);
 macro_rules! devices {
     ($rest:literal) => {
         concat!(
@@ -27,11 +36,11 @@ macro_rules! devices {
         )
     };
 }
-const DEVICES: &str = devices!("ORDER BY name COLLATE \"C\", id");
-const DEVICE: &str = devices!("WHERE id = $1");
+const DEVICES: &str = devices!("ORDER BY name COLLATE \"C\", id, space");
+const DEVICE: &str = devices!("WHERE space = $1 AND id = $2");
 const BY_TOKEN: &str = devices!("WHERE token_hash = $1");
 const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = greatest(coalesce(last_seen_at, $2), $2),
-  pulled = coalesce($3, pulled) WHERE id = $1";
+  pulled = coalesce($3, pulled) WHERE space = $4 AND id = $1";
 const PUT_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_hash, disabled, created_at)
   VALUES ($1, $2, $3, $4, $5, $6)
   ON CONFLICT (email) DO UPDATE SET space = excluded.space, role = excluded.role,
@@ -72,8 +81,17 @@ pub(super) async fn generation(tx: &Tx) -> Done<i64> {
     }
 }
 
+/// Adds a device where its space has none of its id; whether it did.
+pub(super) async fn add_device(tx: &Tx, device: &Device) -> Done<bool> {
+    Ok(write_device(tx, ADD_DEVICE, device).await? == 1)
+}
+
 /// Adds or replaces a device.
 pub(super) async fn put_device(tx: &Tx, device: &Device) -> Done<()> {
+    write_device(tx, PUT_DEVICE, device).await.map(drop)
+}
+
+async fn write_device(tx: &Tx, sql: &'static str, device: &Device) -> Done<u64> {
     let params: [&(dyn ToSql + Sync); 11] = [
         &device.id.as_str(),
         &device.space.as_str(),
@@ -87,8 +105,9 @@ pub(super) async fn put_device(tx: &Tx, device: &Device) -> Done<()> {
         &device.last_seen_at.map(|t| t.0),
         &device.pulled.map(|s| s.0),
     ];
-    tx.execute(PUT_DEVICE, &params).await?;
-    count(tx).await
+    let wrote = tx.execute(sql, &params).await?;
+    count(tx).await?;
+    Ok(wrote)
 }
 
 /// All devices, by name.
@@ -96,9 +115,9 @@ pub(super) async fn devices(tx: &Tx) -> Done<Vec<Device>> {
     tx.query(DEVICES, &[]).await?.iter().map(read_device).collect()
 }
 
-/// A device by its id.
-pub(super) async fn device(tx: &Tx, id: &DeviceId) -> Done<Option<Device>> {
-    tx.one(DEVICE, &[&id.as_str()]).await?.as_ref().map(read_device).transpose()
+/// A space's device by its id.
+pub(super) async fn device(tx: &Tx, space: &SpaceId, id: &DeviceId) -> Done<Option<Device>> {
+    tx.one(DEVICE, &[&space.as_str(), &id.as_str()]).await?.as_ref().map(read_device).transpose()
 }
 
 /// A device by the hash of its token.
@@ -107,8 +126,14 @@ pub(super) async fn device_by_token(tx: &Tx, token_hash: &str) -> Done<Option<De
 }
 
 /// Notes when a device was seen and how far it has pulled.
-pub(super) async fn touch_device(tx: &Tx, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Done<()> {
-    tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled.map(|s| s.0)]).await?;
+pub(super) async fn touch_device(
+    tx: &Tx,
+    space: &SpaceId,
+    id: &DeviceId,
+    seen: Time,
+    pulled: Option<Stamp>,
+) -> Done<()> {
+    tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled.map(|s| s.0), &space.as_str()]).await?;
     count(tx).await
 }
 

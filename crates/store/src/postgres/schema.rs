@@ -80,9 +80,9 @@ CREATE TABLE rw_staging (
   id text NOT NULL, joined_into text, owner text NOT NULL, author text NOT NULL, person text,
   data text NOT NULL, PRIMARY KEY (space, is_conflict, no));
 CREATE TABLE rw_devices (
-  id text COLLATE "C" PRIMARY KEY, space text NOT NULL, name text NOT NULL, mode text NOT NULL,
+  space text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text NOT NULL, mode text NOT NULL,
   role text NOT NULL, status smallint NOT NULL, token_hash text NOT NULL UNIQUE, metadata text NOT NULL,
-  created_at bigint NOT NULL, last_seen_at bigint, pulled bigint);
+  created_at bigint NOT NULL, last_seen_at bigint, pulled bigint, PRIMARY KEY (space, id));
 CREATE TABLE rw_members (
   email text COLLATE "C" PRIMARY KEY, space text NOT NULL, role text NOT NULL, password_hash text NOT NULL,
   disabled bool NOT NULL, created_at bigint NOT NULL);

@@ -335,6 +335,11 @@ impl Store for SqliteStore {
         self.write(move |conn| views::install(conn, &profile)).await
     }
 
+    async fn add_device(&self, device: &Device) -> Result<bool, StoreError> {
+        let device = device.clone();
+        self.write(move |conn| registry::add_device(conn, &device)).await
+    }
+
     async fn put_device(&self, device: &Device) -> Result<(), StoreError> {
         let device = device.clone();
         self.write(move |conn| registry::put_device(conn, &device)).await
@@ -344,9 +349,9 @@ impl Store for SqliteStore {
         self.read(|conn| registry::devices(conn)).await
     }
 
-    async fn device(&self, id: &DeviceId) -> Result<Option<Device>, StoreError> {
-        let id = id.clone();
-        self.read(move |conn| registry::device(conn, &id)).await
+    async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
+        let (space, id) = (space.clone(), id.clone());
+        self.read(move |conn| registry::device(conn, &space, &id)).await
     }
 
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
@@ -354,9 +359,15 @@ impl Store for SqliteStore {
         self.read(move |conn| registry::device_by_token(conn, &token_hash)).await
     }
 
-    async fn touch_device(&self, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.write(move |conn| registry::touch_device(conn, &id, seen, pulled)).await
+    async fn touch_device(
+        &self,
+        space: &SpaceId,
+        id: &DeviceId,
+        seen: Time,
+        pulled: Option<Stamp>,
+    ) -> Result<(), StoreError> {
+        let (space, id) = (space.clone(), id.clone());
+        self.write(move |conn| registry::touch_device(conn, &space, &id, seen, pulled)).await
     }
 
     async fn add_member(&self, member: &Member) -> Result<bool, StoreError> {

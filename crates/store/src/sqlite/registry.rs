@@ -11,13 +11,22 @@ use ropeway_core::{
 };
 use rusqlite::{OptionalExtension, Params, Row};
 
-const PUT_DEVICE: &str = "INSERT INTO rw_devices
-  (id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, pulled)
-  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-  ON CONFLICT (id) DO UPDATE SET space = excluded.space, name = excluded.name, mode = excluded.mode,
-  role = excluded.role, status = excluded.status, token_hash = excluded.token_hash,
-  metadata = excluded.metadata, created_at = excluded.created_at,
-  last_seen_at = excluded.last_seen_at, pulled = excluded.pulled";
+macro_rules! put {
+    ($rest:literal) => {
+        concat!(
+            "INSERT INTO rw_devices (id, space, name, mode, role, status, token_hash, metadata, created_at, \
+             last_seen_at, pulled) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             ON CONFLICT (space, id) DO ",
+            $rest
+        )
+    };
+}
+const ADD_DEVICE: &str = put!("NOTHING");
+const PUT_DEVICE: &str = put!(
+    "UPDATE SET name = excluded.name, mode = excluded.mode, role = excluded.role, status = excluded.status, \
+     token_hash = excluded.token_hash, metadata = excluded.metadata, created_at = excluded.created_at, \
+     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled"
+);
 macro_rules! devices {
     ($rest:literal) => {
         concat!(
@@ -27,11 +36,11 @@ macro_rules! devices {
         )
     };
 }
-const DEVICES: &str = devices!("ORDER BY name, id");
-const DEVICE: &str = devices!("WHERE id = ?1");
+const DEVICES: &str = devices!("ORDER BY name, id, space");
+const DEVICE: &str = devices!("WHERE space = ?1 AND id = ?2");
 const BY_TOKEN: &str = devices!("WHERE token_hash = ?1");
 const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = max(coalesce(last_seen_at, ?2), ?2),
-  pulled = coalesce(?3, pulled) WHERE id = ?1";
+  pulled = coalesce(?3, pulled) WHERE space = ?4 AND id = ?1";
 const PUT_MEMBER: &str = "INSERT OR REPLACE INTO rw_members
   (email, space, role, password_hash, disabled, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const ADD_MEMBER: &str = "INSERT OR IGNORE INTO rw_members
@@ -46,9 +55,18 @@ const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, hel
 const META: &str = "SELECT value FROM rw_meta WHERE name = ?1";
 const PUT_META: &str = "INSERT OR REPLACE INTO rw_meta (name, value) VALUES (?1, ?2)";
 
+/// Adds a device where its space has none of its id; whether it did.
+pub(super) fn add_device(conn: &Conn, device: &Device) -> Done<bool> {
+    Ok(write_device(conn, ADD_DEVICE, device)? == 1)
+}
+
 /// Adds or replaces a device.
 pub(super) fn put_device(conn: &Conn, device: &Device) -> Done<()> {
-    conn.db.prepare_cached(PUT_DEVICE)?.execute(rusqlite::params![
+    write_device(conn, PUT_DEVICE, device).map(drop)
+}
+
+fn write_device(conn: &Conn, sql: &str, device: &Device) -> Done<usize> {
+    Ok(conn.db.prepare_cached(sql)?.execute(rusqlite::params![
         device.id.as_str(),
         device.space.as_str(),
         device.name,
@@ -60,8 +78,7 @@ pub(super) fn put_device(conn: &Conn, device: &Device) -> Done<()> {
         device.created_at.0,
         device.last_seen_at.map(|t| t.0),
         device.pulled.map(|s| s.0)
-    ])?;
-    Ok(())
+    ])?)
 }
 
 /// All devices, by name.
@@ -69,9 +86,9 @@ pub(super) fn devices(conn: &Conn) -> Done<Vec<Device>> {
     select_devices(conn, DEVICES, [])
 }
 
-/// A device by its id.
-pub(super) fn device(conn: &Conn, id: &DeviceId) -> Done<Option<Device>> {
-    Ok(select_devices(conn, DEVICE, [id.as_str()])?.pop())
+/// A space's device by its id.
+pub(super) fn device(conn: &Conn, space: &SpaceId, id: &DeviceId) -> Done<Option<Device>> {
+    Ok(select_devices(conn, DEVICE, [space.as_str(), id.as_str()])?.pop())
 }
 
 /// A device by the hash of its token.
@@ -80,8 +97,15 @@ pub(super) fn device_by_token(conn: &Conn, token_hash: &str) -> Done<Option<Devi
 }
 
 /// Notes when a device was seen and how far it has pulled.
-pub(super) fn touch_device(conn: &Conn, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> Done<()> {
-    conn.db.prepare_cached(TOUCH)?.execute((id.as_str(), seen.0, pulled.map(|s| s.0)))?;
+pub(super) fn touch_device(
+    conn: &Conn,
+    space: &SpaceId,
+    id: &DeviceId,
+    seen: Time,
+    pulled: Option<Stamp>,
+) -> Done<()> {
+    let row = (id.as_str(), seen.0, pulled.map(|s| s.0), space.as_str());
+    conn.db.prepare_cached(TOUCH)?.execute(row)?;
     Ok(())
 }
 

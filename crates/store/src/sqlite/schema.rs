@@ -88,9 +88,10 @@ CREATE TABLE rw_staging (
   owner INTEGER NOT NULL, author INTEGER NOT NULL, person INTEGER, modified_at INTEGER NOT NULL,
   data TEXT NOT NULL);
 CREATE TABLE rw_devices (
-  id TEXT PRIMARY KEY, space TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL, role TEXT NOT NULL,
+  id TEXT NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL, role TEXT NOT NULL,
   status INTEGER NOT NULL, token_hash TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL,
-  created_at INTEGER NOT NULL, last_seen_at INTEGER, pulled INTEGER) WITHOUT ROWID;
+  created_at INTEGER NOT NULL, last_seen_at INTEGER, pulled INTEGER,
+  PRIMARY KEY (space, id)) WITHOUT ROWID;
 CREATE TABLE rw_members (
   email TEXT PRIMARY KEY, space TEXT NOT NULL, role TEXT NOT NULL, password_hash TEXT NOT NULL,
   disabled INTEGER NOT NULL, created_at INTEGER NOT NULL) WITHOUT ROWID;
