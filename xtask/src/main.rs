@@ -4,6 +4,7 @@
 
 mod arrows;
 mod ci;
+mod cluster;
 mod docs;
 mod files;
 mod forbidden;

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::{pg, run};
+use crate::{cluster::Cluster, pg, run};
 
 /// What can be typed behind `cargo xtask test`.
 #[derive(Debug, Default, clap::Args)]
@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let cluster = match options.skip.iter().any(|name| name == "postgres") {
         true => None,
-        false => Some(pg::Cluster::start().context("`--skip postgres` leaves out what needs a cluster")?),
+        false => Some(Cluster::start().context("`--skip postgres` leaves out what needs a cluster")?),
     };
     let mut command = command(options);
     command.envs(cluster.as_ref().map(|cluster| (pg::VARIABLE, &cluster.url)));

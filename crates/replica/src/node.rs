@@ -9,8 +9,15 @@ use ropeway_core::{
     time::Stamp,
 };
 use ropeway_store::{SpaceState, Stored};
-use std::{collections::BTreeMap, fmt, sync::Arc, sync::Mutex};
-use tokio::sync::watch;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::sync::{broadcast::error::RecvError, watch};
 
 /// The setting that holds the node's own device id.
 pub(crate) const DEVICE: &str = "node.device";
@@ -51,6 +58,8 @@ pub(crate) struct Inner {
     pub(crate) forgotten: Mutex<BTreeMap<&'static str, u64>>,
     /// The head of each space, for whoever waits for news.
     heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
+    /// Whether news of other servers are heard.
+    hears: AtomicBool,
 }
 
 impl fmt::Debug for Node {
@@ -72,8 +81,9 @@ impl Node {
         let secret = *blake3::hash(secret.as_bytes()).as_bytes();
         store.install_views(&profile).await?;
         let (boots, heads) = (Mutex::new(crate::measure::read(&store).await?), Mutex::default());
-        let forgotten = Mutex::default();
-        let inner = Inner { store, profile, clock, ids, follows, device, secret, boots, forgotten, heads };
+        let (forgotten, hears) = (Mutex::default(), AtomicBool::default());
+        let inner =
+            Inner { store, profile, clock, ids, follows, device, secret, boots, forgotten, heads, hears };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -130,15 +140,45 @@ impl Node {
     /// Watches a space's head: a value is sent after each commit of this process. A hint, not the truth:
     /// other processes commit too, so whoever waits also polls.
     pub fn watch(&self, space: &SpaceId) -> watch::Receiver<Stamp> {
+        self.hear();
         self.head_sender(space).subscribe()
     }
 
+    /// Hears what other servers of this node commit, as soon as anybody waits for news here.
+    fn hear(&self) {
+        let Some(news) = self.inner.store.news() else { return };
+        if self.inner.hears.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (inner, mut heard) = (Arc::downgrade(&self.inner), news.hear());
+        tokio::spawn(async move {
+            loop {
+                let told = heard.recv().await;
+                let Some(inner) = inner.upgrade() else { return };
+                match told {
+                    Ok((space, head)) => drop(Self { inner }.raise(&space, head)),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => return,
+                }
+            }
+        });
+    }
+
+    /// Says that this process has committed something, here and to the other servers of the node.
     pub(crate) fn announce(&self, space: &SpaceId, head: Stamp) {
+        if self.raise(space, head)
+            && let Some(news) = self.inner.store.news()
+        {
+            news.tell(space, head);
+        }
+    }
+
+    fn raise(&self, space: &SpaceId, head: Stamp) -> bool {
         self.head_sender(space).send_if_modified(|seen| {
             let news = head > *seen;
             *seen = head.max(*seen);
             news
-        });
+        })
     }
 
     /// Notes what was purged, for whoever watches.

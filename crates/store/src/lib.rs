@@ -18,6 +18,7 @@ mod quarantine;
 mod reading;
 mod registry;
 mod sqlite;
+mod view_names;
 
 pub use audit::{Audit, Holding};
 pub use backup::{BackupError, Manifest};
@@ -194,6 +195,11 @@ pub type Counts = Vec<(EntryState, u64)>;
 pub trait Store: Quarantine {
     /// Which database this is, for people: `memory`, `sqlite`, `postgres`.
     fn kind(&self) -> &'static str;
+
+    /// How the servers of one node tell each other about new heads, where they can.
+    fn news(&self) -> Option<Arc<dyn News>> {
+        None
+    }
 
     /// Creates the space where it is not there and returns its state. Idempotent.
     async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError>;
@@ -428,6 +434,15 @@ pub trait Store: Quarantine {
     /// The gaps behind a space's epochs, oldest first, for
     /// [`serve_from`](ropeway_core::epoch::serve_from).
     async fn gaps(&self, space: &SpaceId) -> Result<Vec<Gap>, StoreError>;
+}
+
+/// News between the servers of one node: which space has got which head. Hints only: they may be lost, doubled
+/// and late, and whoever waits for them polls as well.
+pub trait News: Send + Sync {
+    /// Tells the others, soon and together with other news. Needs a tokio runtime.
+    fn tell(self: Arc<Self>, space: &SpaceId, head: Stamp);
+    /// What anybody tells from now on, this process included. Needs a tokio runtime.
+    fn hear(self: Arc<Self>) -> tokio::sync::broadcast::Receiver<(SpaceId, Stamp)>;
 }
 
 /// A store behind a shared pointer, as everything above this crate holds it.

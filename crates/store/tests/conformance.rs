@@ -107,6 +107,8 @@ impl Place for Postgres {
             }
             into.close().await.unwrap();
         }
+        // An image by other means than a restore: which database it is in is noted anew.
+        to.batch_execute("DELETE FROM rw_meta WHERE name = '@lineage'").await.unwrap();
         Box::new(copy)
     }
 }

@@ -9,6 +9,8 @@ mod calls;
 #[path = "../../../protocol/tests/certs/mod.rs"]
 mod certs;
 mod clones;
+#[path = "../../../../xtask/src/cluster.rs"]
+mod cluster;
 mod commands;
 mod crash;
 mod dialect;
@@ -31,6 +33,7 @@ mod race_day;
 mod rig;
 #[path = "../../../store/tests/server/mod.rs"]
 mod server;
+mod servers;
 mod soak;
 mod tls;
 

@@ -31,7 +31,8 @@ pub(super) async fn ready(State(host): State<Host>) -> Result<Response, Failure>
             host.saw(&state.epoch);
             reasons.extend(host.node().head_alarm(state.head));
         }
-        Err(error) => reasons.push(crate::problem_of(&error.into()).detail),
+        // Whoever operates the node learns what the database said; other callers do not.
+        Err(error) => reasons.push(error.to_string()),
     }
     reasons.extend(host.trouble());
     if reasons.is_empty() {

@@ -2,7 +2,7 @@
 
 use super::{
     audience,
-    conn::Tx,
+    conn::{Tx, together},
     errors::Done,
     load, outbox,
     rows::{of_state, to_json},
@@ -103,17 +103,17 @@ pub(super) async fn apply(tx: &Tx, space: &mut Space, plan: &mut Plan) -> Done<b
     forget(tx, space.no, &plan.forget).await?;
     prints_gone(tx, space.no, &plan.prints_gone).await?;
     links(tx, space.no, LINKS_GONE, &plan.links_gone).await?;
-    tokio::try_join!(
-        new.write(tx, space.no, ADD),
-        changed.write(tx, space.no, CHANGE),
-        quiet.write(tx, space.no, QUIET),
-        kept.write(tx, space.no, KEEP),
-        receipts(tx, space.no, &plan.receipts),
-        prints(tx, space.no, &plan.prints),
-        links(tx, space.no, LINKS, &plan.links),
-        audience::apply(tx, space.no, plan),
-        outbox::put(tx, space.no, &plan.outbox),
-        outbox::seal(tx, space, &plan.sealed, &plan.unsealed),
+    together!(
+        new: new.write(tx, space.no, ADD),
+        changed: changed.write(tx, space.no, CHANGE),
+        quiet: quiet.write(tx, space.no, QUIET),
+        kept: kept.write(tx, space.no, KEEP),
+        receipts: receipts(tx, space.no, &plan.receipts),
+        prints: prints(tx, space.no, &plan.prints),
+        links: links(tx, space.no, LINKS, &plan.links),
+        audiences: audience::apply(tx, space.no, plan),
+        outbox: outbox::put(tx, space.no, &plan.outbox),
+        batches: outbox::seal(tx, space, &plan.sealed, &plan.unsealed),
     )?;
     space.head = plan.head;
     space.digest.count += plan.digest.count;

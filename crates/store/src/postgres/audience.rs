@@ -1,6 +1,11 @@
 //! Audience rows and subscriptions: written with a plan, read for decisions and for readers.
 
-use super::{conn::Tx, errors::Done, load, rows, space::Space};
+use super::{
+    conn::{Tx, together},
+    errors::Done,
+    load, rows,
+    space::Space,
+};
 use crate::{SpaceState, reading::Shelf};
 use ropeway_core::{
     audience::{AudienceRow, Subscription},
@@ -74,7 +79,11 @@ const FED: &str = concat!(
 );
 /// Writes what a plan moves.
 pub(super) async fn apply(tx: &Tx, space: i32, plan: &Plan) -> Done<()> {
-    tokio::try_join!(rows(tx, space, plan), sights(tx, space, plan), subscribe(tx, space, plan))?;
+    together!(
+        rows: rows(tx, space, plan),
+        sights: sights(tx, space, plan),
+        readers: subscribe(tx, space, plan),
+    )?;
     Ok(())
 }
 
@@ -216,9 +225,9 @@ impl<'t> Open<'t> {
         }
         let (collections, ids) = load::columns(keys.iter().copied());
         let params: [&(dyn ToSql + Sync); 3] = [&self.space.no, &collections, &ids];
-        let (worn, records) = tokio::try_join!(
-            rows_of(self.tx, self.space.no, keys.iter().copied()),
-            self.tx.query(FED, &params),
+        let (worn, records) = together!(
+            worn: rows_of(self.tx, self.space.no, keys.iter().copied()),
+            records: self.tx.query(FED, &params),
         )?;
         for key in keys {
             self.rows.insert(key.clone(), Vec::new());

@@ -1,10 +1,18 @@
 //! Connections and transactions: every one begins and ends in this file, committed or rolled back, on a
 //! task of the store's own, so that a caller that goes away leaves none open.
 
-use super::errors::{Done, is_again};
+use super::{
+    errors::{Done, is_again},
+    lineage,
+};
 use crate::asking::fault;
 use deadpool_postgres::{Object, Pool};
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio_postgres::{Row, types::ToSql};
 
 /// How often a transaction is run again that met others.
@@ -24,6 +32,14 @@ pub(super) struct Db {
     pub(super) pool: Pool,
     /// Whether this node has an upstream.
     pub(super) follows: bool,
+    /// Of which data this process knows that it goes on with it; and what makes its new epochs its own.
+    pub(super) data: Arc<Data>,
+}
+
+/// Which data is gone on with.
+pub(super) struct Data {
+    pub(super) known: Mutex<Option<String>>,
+    pub(super) seed: String,
 }
 
 /// An open transaction.
@@ -66,9 +82,36 @@ impl Db {
 
     /// Begins a transaction. Whoever calls this ends it, on a task that nobody cancels.
     pub(super) async fn begin(&self) -> Done<Tx> {
-        let tx = Tx { client: Some(self.pool.get().await?), follows: self.follows };
+        let tx = Tx { client: Some(self.client().await?), follows: self.follows };
         tx.run("BEGIN").await?;
         Ok(tx)
+    }
+
+    /// A connection to the data that this node goes on with: a new one may lead to a server that took the
+    /// place of another.
+    pub(super) async fn client(&self) -> Done<Object> {
+        let client = self.pool.get().await?;
+        match Object::metrics(&client).recycle_count {
+            0 => self.heed(client).await,
+            _ => Ok(client),
+        }
+    }
+
+    /// Begins an epoch where the data is not what this node had.
+    pub(super) async fn heed(&self, client: Object) -> Done<Object> {
+        let Some(now_is) = lineage::look(&client).await else { return Ok(client) };
+        if self.data.known.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(&now_is) {
+            return Ok(client);
+        }
+        let client = match lineage::is_same(&client, &now_is).await? {
+            true => client,
+            false => {
+                lineage::begin(client, &now_is, &self.data.seed).await?;
+                self.pool.get().await?
+            }
+        };
+        *self.data.known.lock().unwrap_or_else(PoisonError::into_inner) = Some(now_is);
+        Ok(client)
     }
 
     /// Runs `work` in one read transaction: everything it reads is of one moment.
@@ -82,7 +125,7 @@ impl Db {
             let mut tries = 0;
             loop {
                 let read = async {
-                    let mut tx = Tx { client: Some(db.pool.get().await?), follows: db.follows };
+                    let mut tx = Tx { client: Some(db.client().await?), follows: db.follows };
                     tx.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
                     let done = work(&mut tx, &mut args).await;
                     tx.roll_back().await;
@@ -98,6 +141,21 @@ impl Db {
     }
 }
 
+/// Sends statements of one transaction together and waits for all their answers: where one fails, which one
+/// is told first is chance, and the others say only that something failed.
+macro_rules! together {
+    ($($step:ident: $work:expr),+ $(,)?) => {{
+        let ($($step),+,) = tokio::join!($($work),+);
+        let mut errors = Vec::new();
+        $(let $step = $step.map_err(|error| errors.push(error)).ok();)+
+        match ($($step),+,) {
+            ($(Some($step)),+,) => Ok(($($step),+,)),
+            _ => Err($crate::postgres::errors::cause(errors)),
+        }
+    }};
+}
+pub(super) use together;
+
 /// Waits a little longer each time.
 pub(super) async fn pause(tries: &mut u32) {
     *tries += 1;
@@ -105,6 +163,13 @@ pub(super) async fn pause(tries: &mut u32) {
 }
 
 impl Tx {
+    /// Begins a transaction on a connection.
+    pub(super) async fn begin(client: Object) -> Done<Self> {
+        let tx = Self { client: Some(client), follows: false };
+        tx.run("BEGIN").await?;
+        Ok(tx)
+    }
+
     /// Runs a statement and returns its rows.
     pub(super) async fn query(&self, sql: &'static str, params: Params<'_>) -> Done<Vec<Row>> {
         let client = self.client()?;

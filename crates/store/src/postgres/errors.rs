@@ -18,6 +18,7 @@ impl From<Error> for StoreError {
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => {
                 away("others were writing at the same moment", error)
             }
+            &SqlState::IN_FAILED_SQL_TRANSACTION => away("the transaction had failed before", error),
             &SqlState::LOCK_NOT_AVAILABLE => away("others hold the space for too long", error),
             &SqlState::QUERY_CANCELED => away("the statement took too long", error),
             &SqlState::READ_ONLY_SQL_TRANSACTION => away("the database can only be read", error),
@@ -81,6 +82,19 @@ pub(super) fn is_again(error: &StoreError) -> bool {
         .contains(&code),
         None => error.is_closed(),
     }
+}
+
+/// Of what several statements of one transaction said that were on their way together, the one that the
+/// transaction failed of: the others only echo it.
+pub(super) fn cause(errors: Vec<StoreError>) -> StoreError {
+    let is_echo = |error: &StoreError| {
+        let StoreError::Unavailable { source: Some(source), .. } = error else { return false };
+        let error = source.downcast_ref::<Error>();
+        error.is_some_and(|error| error.code() == Some(&SqlState::IN_FAILED_SQL_TRANSACTION))
+    };
+    let (echoes, causes): (Vec<_>, Vec<_>) = errors.into_iter().partition(is_echo);
+    let first = causes.into_iter().chain(echoes).next();
+    first.unwrap_or_else(|| corrupt("a statement ended without an answer"))
 }
 
 fn words(error: &Error) -> String {

@@ -1,6 +1,11 @@
 //! Loads what a decision asks for: one statement a kind, however much is asked.
 
-use super::{audience, conn::Tx, errors::Done, outbox, rows};
+use super::{
+    audience,
+    conn::{Tx, together},
+    errors::Done,
+    outbox, rows,
+};
 use crate::{
     asking::{put_entry, take_in},
     codes,
@@ -13,7 +18,6 @@ use ropeway_core::{
     time::Stamp,
 };
 use std::collections::BTreeSet;
-use tokio::try_join;
 
 const RECORDS: &str = concat!(
     "SELECT ",
@@ -33,15 +37,15 @@ const LINKS: &str = "SELECT l.parent_collection, l.parent, l.field, l.child_coll
 
 /// Adds what `keys` names to the snapshot. The reads travel together.
 pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) -> Done<()> {
-    let (found, receipts, twins, links, over, by_seq, audiences, readers) = try_join!(
-        records(tx, space, keys.records.iter()),
-        receipts(tx, space, &keys.receipts),
-        twins(tx, space, &keys.twins),
-        links(tx, space, &keys.links),
-        outbox::of_records(tx, space, &keys.outbox),
-        outbox::by_seq(tx, space, &keys.entries),
-        audience::rows_of(tx, space, keys.audiences.iter()),
-        audience::subscriptions(tx, space, keys.readers.iter()),
+    let (found, receipts, twins, links, over, by_seq, audiences, readers) = together!(
+        found: records(tx, space, keys.records.iter()),
+        receipts: receipts(tx, space, &keys.receipts),
+        twins: twins(tx, space, &keys.twins),
+        links: links(tx, space, &keys.links),
+        over: outbox::of_records(tx, space, &keys.outbox),
+        by_seq: outbox::by_seq(tx, space, &keys.entries),
+        audiences: audience::rows_of(tx, space, keys.audiences.iter()),
+        readers: audience::subscriptions(tx, space, keys.readers.iter()),
     )?;
     let mut survivors = take_in(into, found);
     while !survivors.is_empty() {

@@ -9,7 +9,9 @@ mod epoch;
 mod errors;
 mod feed;
 mod follow;
+mod lineage;
 mod load;
+mod news;
 mod open;
 mod outbox;
 mod purge;
@@ -20,15 +22,17 @@ mod rows;
 mod schema;
 mod space;
 mod transact;
+mod views;
 
 pub use open::PostgresOptions;
 
 use crate::{
-    Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, Place, Portion, PullEnd,
-    Purged, Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
+    Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, News, Place, Portion,
+    PullEnd, Purged, Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
 };
 use async_trait::async_trait;
 use conn::Db;
+use news::Bus;
 use ropeway_core::{
     audience::{AudienceRow, Subscription},
     epoch::Gap,
@@ -41,12 +45,14 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use space::Space;
+use std::sync::Arc;
 use transact::Queues;
 
 /// A node's records in one PostgreSQL database. Several servers may have it open at the same time.
 pub struct PostgresStore {
     db: Db,
     is_new: bool,
+    news: Arc<Bus>,
     queues: Queues,
 }
 
@@ -58,13 +64,18 @@ impl PostgresStore {
     pub async fn open(options: PostgresOptions) -> Result<Self, StoreError> {
         let opened = open::open(&options, true).await?;
         let (db, is_new) = opened.ok_or_else(|| errors::corrupt("a node was begun and is not there"))?;
-        Ok(Self { db, is_new, queues: Queues::default() })
+        Self::on(&options, db, is_new)
     }
 
     /// The same, where a node was begun in the database; otherwise nothing is changed.
     pub async fn find(options: PostgresOptions) -> Result<Option<Self>, StoreError> {
         let opened = open::open(&options, false).await?;
-        Ok(opened.map(|(db, is_new)| Self { db, is_new, queues: Queues::default() }))
+        opened.map(|(db, is_new)| Self::on(&options, db, is_new)).transpose()
+    }
+
+    fn on(options: &PostgresOptions, db: Db, is_new: bool) -> Result<Self, StoreError> {
+        let news = Bus::new(open::config(&options.url)?, db.clone());
+        Ok(Self { db, is_new, news, queues: Queues::default() })
     }
 
     /// Whether an address can be understood. The error tells nothing that it holds.
@@ -82,6 +93,10 @@ impl PostgresStore {
 impl Store for PostgresStore {
     fn kind(&self) -> &'static str {
         "postgres"
+    }
+
+    fn news(&self) -> Option<Arc<dyn News>> {
+        Some(self.news.clone())
     }
 
     async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
@@ -304,8 +319,9 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn install_views(&self, _profile: &Profile) -> Result<(), StoreError> {
-        Ok(())
+    async fn install_views(&self, profile: &Profile) -> Result<(), StoreError> {
+        let texts = views::texts(profile);
+        self.db.write(texts, |tx, texts| Box::pin(views::install(tx, texts))).await
     }
 
     async fn add_device(&self, device: &Device) -> Result<bool, StoreError> {

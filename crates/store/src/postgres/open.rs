@@ -1,14 +1,17 @@
 //! Opening: the connections, what the server must promise, and the newest schema.
 
 use super::{
-    conn::Db,
+    conn::{Data, Db},
     errors::{Done, corrupt},
     schema,
 };
 use crate::StoreError;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
 use ropeway_core::{id::Epoch, time::Time};
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio_postgres::{Config, NoTls};
 
 /// How a database is opened.
@@ -81,6 +84,8 @@ pub(super) async fn open(options: &PostgresOptions, begin: bool) -> Done<Option<
         return Ok(None);
     }
     let made = schema::migrate(&mut client, options.now, &options.epoch).await?;
-    drop(client);
-    Ok(Some((Db { pool, follows: options.follows }, made)))
+    let data = Arc::new(Data { known: Mutex::default(), seed: options.epoch.to_string() });
+    let db = Db { pool, follows: options.follows, data };
+    drop(db.heed(client).await?);
+    Ok(Some((db, made)))
 }

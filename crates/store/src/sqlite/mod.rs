@@ -24,7 +24,6 @@ mod rows;
 mod schema;
 mod space;
 mod transact;
-mod view_text;
 mod views;
 
 pub use open::{Durability, Options};

@@ -5,8 +5,8 @@ use super::{
     conn::Conn,
     errors::{Done, bad_json},
     registry, rows,
-    view_text::{camel, ident, literal, time},
 };
+use crate::view_names::{camel, ident, literal};
 use ropeway_core::{
     id::CONFLICT,
     profile::{Kind, Profile, Rules},
@@ -215,4 +215,13 @@ fn conflicts(profile: &Profile, numbers: &BTreeMap<&str, i64>) -> String {
         .replace("{incident}", &incident)
         .replace("{modified}", &time("r.modified_at"))
         .replace("{conflict}", &conflict)
+}
+
+/// SQL that shows microseconds as an RFC 3339 time in UTC, and no time as null.
+fn time(micros: &str) -> String {
+    let fraction = format!("((({micros}) % 1000000 + 1000000) % 1000000)");
+    format!(
+        "strftime('%Y-%m-%dT%H:%M:%S', (({micros}) - {fraction}) / 1000000, 'unixepoch') || \
+         printf('.%06dZ', {fraction})"
+    )
 }

@@ -29,6 +29,28 @@ impl Database {
         alone(Self::create())
     }
 
+    /// Another one with all that is in it; nobody may have it open.
+    pub async fn copy(&self) -> Self {
+        let copy = Self { name: format!("{}_copy", self.name) };
+        let admin = connect("postgres").await;
+        const BUSY: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+        admin.query(BUSY, &[&self.name]).await.unwrap();
+        let made = format!("CREATE DATABASE {} TEMPLATE {}", copy.name, self.name);
+        admin.batch_execute(&made).await.unwrap();
+        copy
+    }
+
+    /// Tells the server something about it, for `{}` its name, and ends every session in it.
+    pub fn order(&self, order: &str) {
+        let (name, order) = (self.name.clone(), order.replace("{}", &self.name));
+        alone(async move {
+            let admin = connect("postgres").await;
+            admin.batch_execute(&order).await.unwrap();
+            const BUSY: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+            admin.query(BUSY, &[&name]).await.unwrap();
+        });
+    }
+
     /// How a store names it.
     pub fn url(&self) -> String {
         format!("{}/{}", server(), self.name)

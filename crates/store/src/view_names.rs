@@ -1,26 +1,17 @@
 //! Names and values inside SQL text: only views need them, everything else binds its values.
 
 /// A name in SQL. Profiles have validated it; it is quoted all the same.
-pub(super) fn ident(name: &str) -> String {
+pub(crate) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A text in SQL.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// SQL that shows microseconds as an RFC 3339 time in UTC, and no time as null.
-pub(super) fn time(micros: &str) -> String {
-    let fraction = format!("((({micros}) % 1000000 + 1000000) % 1000000)");
-    format!(
-        "strftime('%Y-%m-%dT%H:%M:%S', (({micros}) - {fraction}) / 1000000, 'unixepoch') || \
-         printf('.%06dZ', {fraction})"
-    )
-}
-
 /// `race_participation` as the documents write a record type: `RaceParticipation` (ISMF-055).
-pub(super) fn camel(collection: &str) -> String {
+pub(crate) fn camel(collection: &str) -> String {
     let words = collection.split('_').filter(|w| !w.is_empty());
     let capital = |word: &str| {
         let (first, rest) = word.split_at(1);

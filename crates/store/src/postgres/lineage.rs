@@ -1,0 +1,65 @@
+//! Which data this is: another server, another timeline of it after a failover, or a copy in another database
+//! may lack what was acknowledged before, so each begins a new epoch, like a restored backup.
+
+use super::{
+    conn::Tx,
+    epoch,
+    errors::{Done, corrupt},
+};
+use deadpool_postgres::Object;
+use ropeway_core::{digest::hash64, id::Epoch, time::Time};
+use tokio_postgres::Client;
+
+/// Where it stands in this node's settings.
+const NAME: &str = "@lineage";
+/// The cluster, its timeline, and the database in it.
+const LOOK: &str = "SELECT s.system_identifier || '/' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)
+  || '/' || d.oid FROM pg_control_system() s, pg_database d WHERE d.datname = current_database()";
+/// By the server's clock: a process that has run for long knows no other.
+const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+const NOTED: &str = "SELECT value FROM rw_meta WHERE name = $1";
+const NOTE: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
+/// Locked, so that of several servers that notice it one begins the epoch.
+const HOLD: &str = "SELECT value FROM rw_meta WHERE name = $1 FOR UPDATE";
+const MOVE: &str = "UPDATE rw_meta SET value = $2 WHERE name = $1";
+
+/// What the database is now. `None` where it does not tell: other engines, or a user who may not ask.
+pub(super) async fn look(client: &Client) -> Option<String> {
+    let row = client.query_one(LOOK, &[]).await;
+    let told = row.and_then(|row| row.try_get(0));
+    told.inspect_err(|error| tracing::debug!(%error, "the database does not tell which one it is")).ok()
+}
+
+/// Whether the database is the one that was noted; notes it where nothing is.
+pub(super) async fn is_same(client: &Client, now_is: &str) -> Done<bool> {
+    if let Some(row) = client.query_opt(NOTED, &[&NAME]).await? {
+        return Ok(row.try_get::<_, &str>(0)? == now_is);
+    }
+    client.execute(NOTE, &[&NAME, &now_is]).await?;
+    Ok(true)
+}
+
+/// Begins an epoch where the database is another one than noted. `seed` is drawn by this process alone.
+pub(super) async fn begin(client: Object, now_is: &str, seed: &str) -> Done<()> {
+    let tx = Tx::begin(client).await?;
+    let began = async {
+        let row =
+            tx.one(HOLD, &[&NAME]).await?.ok_or_else(|| corrupt("it is not noted which data this is"))?;
+        let noted: String = row.try_get(0)?;
+        if noted != now_is {
+            tracing::warn!(noted, now_is, "the database is another one than before: a new epoch begins");
+            let next = format!("{seed}.{:x}", hash64(now_is.as_bytes()));
+            let clock = tx.one(NOW, &[]).await?.ok_or_else(|| corrupt("the server has no clock"))?;
+            epoch::begin(&tx, &Epoch::trusted(next), Time(clock.try_get(0)?), false).await?;
+            tx.execute(MOVE, &[&NAME, &now_is]).await?;
+        }
+        Ok(())
+    };
+    match began.await {
+        Ok(()) => tx.commit().await,
+        Err(error) => {
+            tx.roll_back().await;
+            Err(error)
+        }
+    }
+}
