@@ -3,7 +3,7 @@
 use super::errors::{Done, corrupt};
 use crate::StoreError;
 use ropeway_core::{digest::hash64, time::Time};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 /// The first tables. Never edited once released: a change is the next version.
 ///
@@ -121,6 +121,10 @@ pub(super) async fn is_there(client: &Client) -> Done<bool> {
 /// Brings the database to the newest version. Ten servers may ask at the same time. Whether this one began
 /// it.
 pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done<bool> {
+    // Nothing is written where nothing is to be done: a database that can only be read is opened too.
+    if is_there(client).await? && known(&client.query(APPLIED, &[]).await?)? {
+        return Ok(false);
+    }
     // Two that create the ledger at the same moment may meet: the loser finds it made.
     if client.batch_execute(LEDGER).await.is_err() {
         client.batch_execute(LEDGER).await?;
@@ -129,6 +133,18 @@ pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done
     let tx = client.transaction().await?;
     tx.query_one(HOLD, &[]).await?;
     let applied = tx.query(APPLIED, &[]).await?;
+    known(&applied)?;
+    for (i, text) in VERSIONS.iter().enumerate().skip(applied.len()) {
+        tx.batch_execute(text).await?;
+        tx.execute(NOTE, &[&(i as i32 + 1), &now.0, &sum(text)]).await?;
+    }
+    tx.execute(EPOCH, &[&epoch]).await?;
+    tx.commit().await?;
+    Ok(applied.is_empty())
+}
+
+/// Whether these are all versions. Refuses what a newer program or another one wrote.
+fn known(applied: &[Row]) -> Done<bool> {
     let known = VERSIONS.len() as u32;
     for (i, row) in applied.iter().enumerate() {
         let (version, checksum): (i32, i64) = (row.try_get(0)?, row.try_get(1)?);
@@ -139,13 +155,7 @@ pub(super) async fn migrate(client: &mut Client, now: Time, epoch: &str) -> Done
             return Err(corrupt(format!("schema version {version} is not the one this program knows")));
         }
     }
-    for (i, text) in VERSIONS.iter().enumerate().skip(applied.len()) {
-        tx.batch_execute(text).await?;
-        tx.execute(NOTE, &[&(i as i32 + 1), &now.0, &sum(text)]).await?;
-    }
-    tx.execute(EPOCH, &[&epoch]).await?;
-    tx.commit().await?;
-    Ok(applied.is_empty())
+    Ok(applied.len() == VERSIONS.len())
 }
 
 fn sum(text: &str) -> i64 {
