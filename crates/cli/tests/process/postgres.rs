@@ -25,7 +25,7 @@ also! {
     documented: the_documented_uploads, the_documented_layers, the_documented_download, the_documented_decisions;
     dialect: which_two_incidents_are_one, twins_at_the_same_instant_are_one, fifty_incidents_are_cut_after_thirty, bad_items_do_not_spoil_their_neighbours, changes_edits_twins_and_merges_come_to_a_device, a_report_brings_the_bib_and_the_match;
     race_day: a_race_day_on_a_pi_without_a_network, a_race_day_over_the_documented_api;
-    dialect_people: the_door_knows_who_asks_and_what_they_may, competitions_of_one_name_are_merged_by_a_person, a_download_is_resumed_and_shows_nothing_else, uploads_are_measured, every_record_type_is_uploaded_and_downloaded, a_revoked_device_hands_its_work_in, a_clock_a_year_ahead_is_corrected;
+    dialect_people: the_door_knows_who_asks_and_what_they_may, competitions_of_one_name_are_merged_by_a_person, a_download_is_resumed_and_shows_nothing_else, uploads_are_measured, every_record_type_is_uploaded_and_downloaded, a_revoked_device_hands_its_work_in, a_clock_years_ahead_is_corrected;
 }
 
 /// A race day on a cloud on the server, with a Pi on a file and with a Pi on the server.
