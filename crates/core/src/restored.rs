@@ -109,7 +109,9 @@ impl Work<'_> {
         let mut unknown = Record { upstream: None, ..local.clone() };
         let is_conflict = &*key.collection == CONFLICT;
         let waits = Conflict::read(&local.data).filter(|c| is_conflict && local.is_live() && c.is_open());
-        let created = entries.iter().any(|e| e.state.is_unsettled() && e.change.op == Op::Create);
+        // Behind another change a creation would wait for the record that it is to bring.
+        let first = entries.iter().find(|e| e.state.is_unsettled());
+        let created = first.is_some_and(|e| e.change.op == Op::Create);
         match (waits, held) {
             // The question is not open anywhere any more; the value that waited in it is handed in.
             (Some(conflict), Some(held)) => {

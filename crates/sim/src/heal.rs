@@ -25,7 +25,9 @@ impl World {
         let mut rested = false;
         for round in 0..ROUNDS {
             tokio::time::advance(Duration::from_secs(7 * 3_600)).await;
-            let moved = self.round(round).await?;
+            let mut moved = self.round(round).await?;
+            // Copied while an answer was lost, both say the same once more.
+            moved |= round < 2 && *locked(&self.copy) == Copied::Unnoticed;
             if self.violation().is_some() {
                 return Ok(());
             }
