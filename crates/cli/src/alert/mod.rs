@@ -101,12 +101,20 @@ async fn look(
 /// Conflicts of the last hour that a person has or had to settle: what a rule settled and what was merged does
 /// not count (CT-04).
 fn in_the_last_hour<'c>(conflicts: impl Iterator<Item = &'c Conflict>, now: Time) -> usize {
-    conflicts.filter(|c| c.state != Standing::Automatic && now.since(c.opened_at) < HOUR).count()
+    conflicts.filter(|c| counts(c.state, c.opened_at, now)).count()
+}
+
+fn counts(state: Standing, opened_at: Time, now: Time) -> bool {
+    state != Standing::Automatic && now.since(opened_at) < HOUR
+}
+
+fn is_spike(count: usize) -> bool {
+    count > CONFLICTS_AN_HOUR
 }
 
 async fn spike(node: &Node, channels: &Channels, count: usize) -> Result<(), ReplicaError> {
     let said = node.store().meta(SPIKE).await?;
-    let (is_spike, was_told) = (count > CONFLICTS_AN_HOUR, said.as_deref() == Some(TOLD));
+    let (is_spike, was_told) = (is_spike(count), said.as_deref() == Some(TOLD));
     if is_spike == was_told {
         return Ok(());
     }
@@ -184,4 +192,20 @@ pub(crate) struct Settings {
 impl Settings {
     /// How long one delivery may take.
     const PATIENCE: Duration = Duration::from_secs(20);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_of_the_last_hour_are_no_spike_and_eleven_are() {
+        assert_eq!([0, 10, 11].map(is_spike), [false, false, true]);
+        let now = Time(5 * HOUR);
+        let ago = |micros: i64| Time(now.0 - micros);
+        for state in [Standing::Open, Standing::Resolved] {
+            assert_eq!([0, HOUR - 1, HOUR].map(|back| counts(state, ago(back), now)), [true, true, false]);
+        }
+        assert!(!counts(Standing::Automatic, now, now), "nobody was asked");
+    }
 }
