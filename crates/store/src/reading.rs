@@ -138,6 +138,11 @@ impl<S: Shelf> Page<'_, S> {
             }
             place.subscribed = stamp;
         }
+        if place.after == BEGINNING {
+            // What is held at the beginning comes with the feed itself, and never again as news behind it.
+            let newest = subscriptions.iter().map(|s| s.left.unwrap_or(s.entered)).max();
+            place.subscribed = newest.map_or(place.subscribed, |newest| place.subscribed.max(newest));
+        }
         place.within = None;
         match self.merged(place.after).await? {
             Some(reached) => Ok((Place { after: reached, ..place }, false)),

@@ -184,6 +184,37 @@ pub(super) async fn a_subscription_is_a_source_of_its_own(on: On) {
     }
 }
 
+pub(super) async fn a_pull_from_the_beginning_names_each_record_once(on: On) {
+    let store = opened(&on).await;
+    subscribes(&store, "pi", "k:1", None).await;
+    for name in ["a", "b", "c", "d", "e"] {
+        moves(&store, name, if name == "c" { "k:2" } else { "k:1" }, None).await;
+        put(&store, name, "{}").await;
+    }
+    subscribes(&store, "pi", "k:2", None).await;
+    for limit in [1, 2, 3, 99] {
+        let (mut place, mut seen) = (BEGIN, Vec::new());
+        loop {
+            let page = store.feed_to(&space(), &reader("pi"), place, limit, &[]).await.unwrap();
+            seen.extend(page.rows.iter().map(|row| row.key.id.to_string()));
+            if page.complete {
+                break;
+            }
+            place = page.place;
+        }
+        assert_eq!(seen, ["a", "b", "c", "d", "e"], "by pages of {limit}");
+    }
+    // What is subscribed to on the way is walked all the same.
+    let first = store.feed_to(&space(), &reader("pi"), BEGIN, 2, &[]).await.unwrap();
+    moves(&store, "f", "k:3", None).await;
+    put(&store, "f", "{}").await;
+    moves(&store, "a", "k:3", None).await;
+    subscribes(&store, "pi", "k:3", None).await;
+    let seen = reads(&store, "pi", first.place, 2).await.0;
+    let names: std::collections::BTreeSet<&str> = seen.split(' ').collect();
+    assert!(["c", "d", "e", "f"].iter().all(|name| names.contains(name)), "{seen}");
+}
+
 pub(super) async fn a_readers_digest_is_over_what_they_see(on: On) {
     let store = opened(&on).await;
     subscribes(&store, "pi", "k:1", None).await;
