@@ -21,10 +21,12 @@ mod faults;
 mod horizon;
 mod input;
 mod limits;
+mod line;
 mod network;
 mod people;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod platter;
+mod poor_lines;
 mod postgres;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod power;
