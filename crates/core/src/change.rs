@@ -6,6 +6,7 @@ use crate::{
     time::AuthorTime,
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// What a change wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,4 +137,14 @@ pub struct Batch {
     /// Whether whoever brought them may ask again by change id. An edit whose id this node draws itself
     /// is asked about by nobody, and costs no receipt.
     pub repeatable: bool,
+    /// Changes that whoever brought them tries for the last time: where a parent has not come, a person is
+    /// asked, and nobody waits any more (CT-23).
+    pub last: BTreeSet<ChangeId>,
+}
+
+impl Batch {
+    /// Changes that are tried again by themselves.
+    pub fn new(grant: Grant, changes: Vec<Change>) -> Self {
+        Self { grant, changes, repeatable: true, last: BTreeSet::new() }
+    }
 }

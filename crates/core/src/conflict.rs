@@ -24,7 +24,7 @@ pub enum Kind {
     Twins,
     /// A correction made two records alike; they are only flagged.
     Alike,
-    /// A child arrived for a deleted parent.
+    /// A child arrived for a deleted parent, or its parent had not come at its last try (CT-23).
     Orphan,
     /// A follower holds the record at a version that this node lost when it was restored: shall it be so
     /// again?

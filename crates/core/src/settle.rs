@@ -2,7 +2,7 @@
 
 use crate::{
     change::{Base, Op},
-    id::{Epoch, Key},
+    id::{ChangeId, Epoch, Key},
     ingest,
     measured::Boots,
     outbox::{Entry, EntryState},
@@ -72,6 +72,15 @@ pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profi
 /// Whether its time has come. Tried later than now: the clock was ahead then, and its schedule is void.
 fn is_due(entry: &Entry, now: Time) -> bool {
     entry.due <= now || (entry.due < NEVER && entry.tried_at.is_some_and(|at| at > now))
+}
+
+/// The changes that go for the last time: where a parent of theirs has not come, a person is asked (CT-23). A
+/// child whose parent is among the entries goes behind it once that goes, however late. All unsettled entries in.
+pub fn last_tries(entries: &[Entry], profile: &Profile) -> BTreeSet<ChangeId> {
+    let here: BTreeSet<Key> = entries.iter().flat_map(|e| [e.change.key(), e.over.clone()]).collect();
+    let is_last = |e: &&Entry| e.attempts as usize >= profile.retry.delays.len();
+    let alone = |e: &&Entry| !parents(e, profile).iter().any(|parent| here.contains(parent));
+    entries.iter().filter(is_last).filter(alone).map(|e| e.change.id.clone()).collect()
 }
 
 /// When the next entry that waits for its time is due.

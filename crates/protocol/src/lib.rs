@@ -19,13 +19,14 @@ pub use problem::{Problem, ProblemCode};
 use async_trait::async_trait;
 use ropeway_core::{
     change::Change,
-    id::Epoch,
+    id::{ChangeId, Epoch},
     nonce::Pair,
     plan::Fed,
     receipt::Receipt,
     time::{Stamp, Time},
 };
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The version of the native protocol; the first path segment.
 pub const VERSION: &str = "v1";
@@ -61,6 +62,9 @@ pub struct Push {
     pub batch: Option<String>,
     /// The changes, parents before children.
     pub changes: Vec<Change>,
+    /// Those among them that the sender tries for the last time (CT-23).
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub last: BTreeSet<ChangeId>,
 }
 
 /// The answer to a push: one receipt a change, in order. Only a receipt acknowledges a change.

@@ -63,7 +63,7 @@ impl Node {
             at: Some(self.author_time()),
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
-        let batch = Batch { grant, changes: vec![change], repeatable };
+        let batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
         let mut receipts = self.decide(space, Arc::new(batch)).await?;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }

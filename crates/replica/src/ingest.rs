@@ -23,13 +23,18 @@ impl Node {
         grant: Grant,
         changes: Vec<Change>,
     ) -> Result<Vec<Receipt>, ReplicaError> {
-        if changes.len() > limits::PUSH_CHANGES_MAX {
-            let (most, sent) = (limits::PUSH_CHANGES_MAX, changes.len());
+        self.take(space, Batch::new(grant, changes)).await
+    }
+
+    /// The same for a batch of which some changes are tried for the last time.
+    pub async fn take(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
+        if batch.changes.len() > limits::PUSH_CHANGES_MAX {
+            let (most, sent) = (limits::PUSH_CHANGES_MAX, batch.changes.len());
             return Err(ReplicaError::TooLarge(format!(
                 "a push may carry {most} changes, this one carries {sent}"
             )));
         }
-        let batch = Arc::new(Batch { grant, changes, repeatable: true });
+        let batch = Arc::new(batch);
         match self.decide(space, batch.clone()).await {
             Err(ReplicaError::Store(StoreError::Fault { what, .. })) if !batch.changes.is_empty() => {
                 tracing::error!(what, "a batch could not be decided as a whole");
@@ -59,7 +64,7 @@ impl Node {
     async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Vec<Receipt>, ReplicaError> {
         let mut receipts = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
-            let alone = Batch { grant: batch.grant.clone(), changes: vec![change.clone()], repeatable: true };
+            let alone = Batch { changes: vec![change.clone()], ..(*batch).clone() };
             match self.decide(space, Arc::new(alone)).await {
                 Ok(answered) => receipts.extend(answered),
                 Err(ReplicaError::Store(StoreError::Fault { what, .. })) => {

@@ -40,8 +40,9 @@ impl Node {
     ) -> Result<bool, ReplicaError> {
         let now = self.inner.clock.now();
         let mut entries = self.unsettled(space).await?;
-        let last = *newest.get_or_insert(entries.last().map_or(i64::MIN, |e| e.seq));
-        entries.retain(|e| e.seq <= last);
+        let last = settle::last_tries(&entries, &self.inner.profile);
+        let upto = *newest.get_or_insert(entries.last().map_or(i64::MIN, |e| e.seq));
+        entries.retain(|e| e.seq <= upto);
         let chosen = settle::sendable(&entries, now, limit, &self.inner.profile);
         if chosen.is_empty() {
             return Ok(false);
@@ -54,7 +55,9 @@ impl Node {
         let decide: Decide = Box::new(move |snapshot| {
             settle::seal(snapshot, &id, &wanted, &boots, |entries| {
                 let changes = entries.iter().map(|e| e.change.clone()).collect();
-                serde_json::to_vec(&Push { batch: Some(id.clone()), changes }).unwrap_or_default()
+                let sent = entries.iter().map(|e| &e.change.id).filter(|id| last.contains(*id));
+                let last = sent.cloned().collect();
+                serde_json::to_vec(&Push { batch: Some(id.clone()), changes, last }).unwrap_or_default()
             })
         });
         let plan = self.inner.store.transact(space, now, keys, decide).await?;

@@ -69,7 +69,7 @@ impl Node {
                 let changes = part.iter().map(|q| q.change.clone()).collect();
                 let grant = self.grant_of(&device);
                 let receipts = match dry {
-                    true => self.rehearse(space, Batch { grant, changes, repeatable: true }).await?,
+                    true => self.rehearse(space, Batch::new(grant, changes)).await?,
                     false => self.ingest(space, grant, changes).await?,
                 };
                 let settled = part.iter().zip(&receipts).filter(|(_, r)| r.verdict.is_settled());

@@ -5,9 +5,10 @@ mod harness;
 use harness::{pair::*, *};
 use ropeway_core::{
     change::Op::{Create, Delete, Patch},
-    conflict::Resolution,
+    conflict::{Kind, Resolution},
     digest::{Digest, contribution},
     doc::Doc,
+    outbox::EntryState,
     plan::{Decision, Plan, Row},
     receipt::Verdict,
     record::Record,
@@ -260,6 +261,49 @@ async fn a_waiting_child_is_armed_when_its_parent_is_absorbed() {
     assert!(p.pi.queue(&space()).await.unwrap().is_empty());
     p.equal().await;
     assert_eq!(data(&p.cloud, "item", "i").await["text"], "t");
+}
+
+/// CT-23: a child whose parent was refused goes on waiting for it, however long; one whose parent nobody here can send
+/// any more is put to a person at its last try.
+#[tokio::test]
+async fn a_child_that_waits_in_vain_is_put_to_a_person_at_its_last_try() {
+    let p = pair(&tree("latest", "upstream")).await;
+    *p.cable.refuse.lock().unwrap() = Some("bad".into());
+    p.w(&p.pi, Create, "box", "b", json!({"name": "bad"})).await;
+    p.w(&p.pi, Create, "item", "i", json!({"box": "b", "text": "t"})).await;
+    let wait = async || {
+        for _ in 0..8 {
+            p.sync().await;
+            p.clock.advance(Duration::from_secs(25_000));
+        }
+        p.pi.queue(&space()).await.unwrap()
+    };
+    let queue = wait().await;
+    let words: Vec<&str> = queue.iter().map(|item| item.status).collect();
+    assert_eq!(words, ["failed", "failed"], "{queue:?}");
+    assert!(p.cloud.conflicts(&space(), true).await.unwrap().is_empty(), "its parent is here and may go yet");
+    // The parent is known here and lost there, as after a restored backup: nothing here will bring it.
+    let seq = queue[0].seq;
+    forget(&p.pi, seq).await;
+    p.pi.queue_retry(&space(), &[]).await.unwrap();
+    let queue = wait().await;
+    assert!(queue.is_empty(), "{queue:?}");
+    let asked = p.cloud.conflicts(&space(), true).await.unwrap();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert_eq!((asked[0].conflict.kind, &*asked[0].conflict.record), (Kind::Orphan, "i"));
+    assert_eq!(asked[0].conflict.incoming.values["text"], "t", "nothing of it is lost");
+}
+
+/// Takes an entry out of the outbox under the engine's feet.
+async fn forget(node: &Node, seq: i64) {
+    let entries = node.store().outbox(&space(), &[], i64::MIN, 10).await.unwrap();
+    let entry = entries.into_iter().find(|e| e.seq == seq).unwrap();
+    let keys = ropeway_core::plan::Keys { outbox: [entry.over.clone()].into(), ..Default::default() };
+    let decide: ropeway_store::Decide = Box::new(move |snapshot| {
+        let gone = ropeway_core::outbox::Entry { state: EntryState::Discarded, ..entry.clone() };
+        Decision::Plan(Box::new(Plan { head: snapshot.head, outbox: vec![gone], ..Plan::default() }))
+    });
+    node.store().transact(&space(), node.clock().now(), keys, decide).await.unwrap();
 }
 
 /// The cloud's disk came back from a copy without its last writes: same epoch, older head.

@@ -18,7 +18,7 @@ use serde::{
     de::{IgnoredAny, SeqAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 /// Longest batch id.
 const BATCH_ID_MAX: usize = 128;
@@ -35,6 +35,8 @@ struct Envelope<'a> {
     batch: Option<String>,
     #[serde(borrow)]
     changes: Capped<'a>,
+    #[serde(default)]
+    last: BTreeSet<ChangeId>,
 }
 
 /// The changes, each still as text: no more of them than may ever be decided together, and how many
@@ -78,6 +80,8 @@ pub(crate) struct Opened {
     pub(crate) batch: Option<String>,
     /// The changes that could be read, in order.
     pub(crate) changes: Vec<Change>,
+    /// Those that are tried for the last time.
+    pub(crate) last: BTreeSet<ChangeId>,
     /// Receipts for those that could not, with their places.
     refused: Vec<(usize, Receipt)>,
 }
@@ -87,7 +91,7 @@ pub(crate) struct Opened {
 pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
     let envelope: Envelope<'_> =
         serde_json::from_slice(body).map_err(|e| malformed(format!("the body is no push: {e}")))?;
-    let Envelope { batch, changes: Capped { raw, sent } } = envelope;
+    let Envelope { batch, changes: Capped { raw, sent }, last } = envelope;
     let most = most.min(limits::PUSH_CHANGES_MAX);
     if sent > most {
         return Err(too_large(format!("a push may carry {most} changes, this one carries {sent}")));
@@ -109,7 +113,7 @@ pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
             },
         }
     }
-    Ok(Opened { batch, changes, refused })
+    Ok(Opened { batch, changes, last, refused })
 }
 
 impl Opened {

@@ -3,13 +3,14 @@
 
 use crate::{Caller, Failure, Host};
 use ropeway_core::{
-    change::Change,
-    id::{DeviceId, Epoch},
+    change::{Batch, Change},
+    id::{ChangeId, DeviceId, Epoch},
     receipt::Receipt,
     time::Stamp,
 };
 use ropeway_protocol::{Problem, ProblemCode};
 use ropeway_replica::{Device, ReplicaError};
+use std::collections::BTreeSet;
 use tokio::{sync::SemaphorePermit, time::Instant};
 
 /// Changes that were decided.
@@ -35,13 +36,20 @@ impl Host {
         self.inner.pushes.acquire().await.map_err(|_| stopping())
     }
 
-    /// Decides changes in the name of a device, whichever wire they came by.
-    pub async fn decide(&self, caller: &Caller, changes: Vec<Change>) -> Result<Decided, Failure> {
+    /// Decides changes in the name of a device, whichever wire they came by; `last` are those that it tries for
+    /// the last time (CT-23).
+    pub async fn decide(
+        &self,
+        caller: &Caller,
+        changes: Vec<Change>,
+        last: BTreeSet<ChangeId>,
+    ) -> Result<Decided, Failure> {
         let (node, space) = (self.node(), caller.space());
         let started = Instant::now();
         node.may_push(&caller.device).await?;
         let before = node.store().space(space).await.map_err(ReplicaError::from)?.head;
-        let decided = node.ingest(space, node.grant_of(&caller.device), changes).await;
+        let batch = Batch { last, ..Batch::new(node.grant_of(&caller.device), changes) };
+        let decided = node.take(space, batch).await;
         self.wrote(&decided);
         let receipts = decided?;
         let state = node.store().space(space).await.map_err(ReplicaError::from)?;

@@ -8,7 +8,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use ropeway_core::{nonce::Pair, time::Stamp};
+use ropeway_core::{change::Batch, nonce::Pair, time::Stamp};
 use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
 use ropeway_replica::{Device, FeedRequest, ReplicaError};
 use std::{
@@ -154,7 +154,8 @@ impl World {
         node.may_push(&device).await.map_err(|e| self.problem(e))?;
         let grant = node.grant_of(&device);
         let changes = push.changes.clone();
-        let decided = node.ingest(&device.space, grant, push.changes).await;
+        let batch = Batch { last: push.last, ..Batch::new(grant, push.changes) };
+        let decided = node.take(&device.space, batch).await;
         let receipts = decided.map_err(|e| self.problem(e))?;
         self.note(upstream, &changes, &receipts);
         let epoch = node.store().space(&space()).await.map_err(|e| self.problem(e.into()))?.epoch;

@@ -48,6 +48,8 @@ pub(crate) struct Item {
     pub(crate) change: Change,
     /// The clip that came inside it, which is kept apart.
     pub(crate) clip: Option<Clip>,
+    /// How often its sender has tried before, by its queue (ISMF-053).
+    pub(crate) retry_count: u64,
 }
 
 /// Reads one item (CT-14): the supplied keys are compared, ids of this node's own are not, and references
@@ -76,6 +78,7 @@ pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Item, BadItem> {
         Some(Value::Number(n)) if n.as_u64().is_some() => n.as_u64(),
         Some(_) => return Err(of_this("`base_version` must be a version as a result showed it".into())),
     };
+    let retry_count = map.remove("retry_count").and_then(|n| n.as_u64()).unwrap_or_default();
     let person = actor(map.remove("actor")).map_err(of_this)?;
     let mut fields: Fields = map.into_iter().collect();
     for told in TOLD {
@@ -99,7 +102,7 @@ pub(crate) fn read(sender: &Sender<'_>, text: &str) -> Result<Item, BadItem> {
         at,
     };
     change.id = id_of(&change);
-    Ok(Item { change, clip })
+    Ok(Item { change, clip, retry_count })
 }
 
 /// The documented wire has no change ids: what says the same on the same base is the same change, so that a

@@ -26,7 +26,7 @@ use ropeway_replica::{Device, ReplicaError};
 use ropeway_server::{Decided, Host, read_body};
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Takes an upload in.
 pub(crate) async fn upload(
@@ -117,9 +117,13 @@ async fn take_in(
     let epoch = host.node().store().space(space).await.map_err(ReplicaError::from)?.epoch;
     let sender = Sender { kind, rules, device: &asker.caller.device.id, epoch: &epoch, offset: asker.offset };
     let (mut changes, mut bad) = (Vec::with_capacity(texts.len()), Vec::new());
+    let (mut last, retries) = (BTreeSet::new(), host.node().profile().retry.delays.len() as u64);
     for (place, text) in texts.iter().enumerate() {
         match item::read(&sender, text.get()) {
-            Ok(item::Item { change, clip }) => {
+            Ok(item::Item { change, clip, retry_count }) => {
+                if retry_count >= retries {
+                    last.insert(change.id.clone());
+                }
                 if let Some(clip) = clip {
                     shelf.put(clip, &host.node().ids().id()).await?;
                 }
@@ -134,7 +138,7 @@ async fn take_in(
     let sent = changes.len();
     let filled = late::fills(host.node(), space, &changes).await?;
     changes.extend(filled.iter().map(|(_, fill)| fill.clone()));
-    let Decided { receipts, before, .. } = host.decide(&asker.caller, changes).await?;
+    let Decided { receipts, before, .. } = host.decide(&asker.caller, changes, last).await?;
     let known = Known::of(host, space, &receipts).await?;
     let (items, fills) = receipts.split_at(sent.min(receipts.len()));
     let mut entries: Vec<Entry> =

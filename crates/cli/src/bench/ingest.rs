@@ -9,6 +9,7 @@ use anyhow::Result;
 use bytes::Bytes;
 use ropeway_core::receipt::Verdict;
 use ropeway_protocol::{Push, Transport};
+use std::collections::BTreeSet;
 
 /// Changes a push: what a follower sends.
 const BATCH: usize = 500;
@@ -86,7 +87,7 @@ fn bodies(run: u64, count: usize) -> Result<Vec<Bytes>> {
     let numbers: Vec<usize> = (0..count).collect();
     let body = |chunk: &[usize]| -> Result<Bytes> {
         let changes = chunk.iter().map(|n| rows::change(run, *n)).collect();
-        Ok(Bytes::from(serde_json::to_vec(&Push { batch: None, changes })?))
+        Ok(Bytes::from(serde_json::to_vec(&Push { batch: None, changes, last: BTreeSet::new() })?))
     };
     numbers.chunks(BATCH).map(body).collect()
 }

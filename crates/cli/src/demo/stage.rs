@@ -23,7 +23,7 @@ use ropeway_replica::{
     Clock, Desk, Edit, Enrolment, FollowOptions, Follower, Ids, Node, NodeOptions, RandomIds, Trigger,
 };
 use ropeway_server::{Server, ServerOptions};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{sync::oneshot, task::JoinHandle, time::timeout};
 
 /// How long anything that is bound to happen may take before the demo gives up on it.
@@ -220,7 +220,8 @@ impl Stage {
 
     /// A device without a desk pushes straight to the cloud.
     pub(super) async fn push(&self, visitor: &Visitor, change: &Change) -> Result<Receipt> {
-        let body = serde_json::to_vec(&Push { batch: None, changes: vec![change.clone()] })?;
+        let body =
+            serde_json::to_vec(&Push { batch: None, changes: vec![change.clone()], last: BTreeSet::new() })?;
         let pushed = visitor.transport.push(body.into()).await?;
         pushed.receipts.into_iter().next().context("the cloud gave no receipt")
     }

@@ -371,6 +371,46 @@ pub(crate) fn a_report_brings_the_bib_and_the_match() {
     assert_eq!(cloud.admin.get("/conflicts")["conflicts"], json!([]));
 }
 
+/// CT-23, ISMF-058, ISMF-157: a report whose incident never comes is asked for again; at the last retry of the
+/// documented schedule it is put to a person, whole, and stands when its incident came after all.
+#[test]
+pub(crate) fn a_parent_that_never_comes_is_put_to_a_person_at_the_last_retry() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let report = json!({ "client_uuid": "r", "incident_client_uuid": "late", "bib_number": 42, "description": "seen" });
+    for retry in 0..5 {
+        let (status, results) = pi.upload("reports", &[with(report.clone(), "retry_count", json!(retry))]);
+        assert_eq!(
+            (status, &results[0]["error"]["code"]),
+            (422, &json!("foreign_key_not_found")),
+            "{results:?}"
+        );
+    }
+    assert_eq!(cloud.admin.get("/conflicts?resolution=all")["conflicts"], json!([]), "nobody is asked yet");
+    let last = with(report, "retry_count", json!(5));
+    for _ in 0..2 {
+        let (status, results) = pi.upload("reports", std::slice::from_ref(&last));
+        let told = (status, &results[0]["status"], &results[0]["conflict_type"]);
+        assert_eq!(told, (409, &json!("conflict"), &json!("foreign_key_not_found")), "{results:?}");
+    }
+    let conflicts = cloud.admin.get("/conflicts")["conflicts"].clone();
+    assert_eq!(conflicts.as_array().unwrap().len(), 1, "{conflicts:#}");
+    assert_eq!(conflicts[0]["device_data"]["description"], "seen");
+    let answer = format!("/conflicts/{}/resolve", conflicts[0]["id"]);
+    let (status, told) = cloud.admin.post(&answer, &json!({ "resolution": "device_wins" }));
+    assert_eq!(status, 422, "its incident is still not here: {told}");
+    assert_eq!(pi.incidents(&[incident("late", 42, "2026-02-15T10:32:10Z")]).0, 201);
+    let (status, told) = cloud.admin.post(&answer, &json!({ "resolution": "device_wins" }));
+    assert_eq!((status, &told["conflict"]["resolution"]), (200, &json!("device_wins")), "{told:#}");
+    let shown = pi.get("/reports/r");
+    assert_eq!(
+        (&shown["record"]["incident_client_uuid"], &shown["deleted"]),
+        (&json!("late"), &json!(false))
+    );
+    let (_, results) = pi.upload("reports", &[last]);
+    assert_eq!(statuses(&results), ["already_synced"], "and its device hears how it ended: {results:?}");
+}
+
 /// CT-06: one status for a whole answer.
 #[test]
 pub(crate) fn the_status_of_a_whole_answer() {

@@ -99,6 +99,9 @@ pub struct Given {
     /// In one batch with the change before it.
     #[serde(default)]
     pub and: bool,
+    /// Tried for the last time.
+    #[serde(default)]
+    pub last: bool,
     /// The verdict; where nothing is said, any that takes the change in.
     pub is: Option<Verdict>,
     /// Why it was refused or waits.

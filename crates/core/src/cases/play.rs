@@ -85,8 +85,10 @@ fn next_batch(
     }
     let grant = sent[first].1.clone();
     let changes = sent[first..].iter().map(|(change, _)| change.clone()).collect();
+    let given = case.change[from..from + count].iter().zip(&sent[first..]);
+    let last = given.filter(|(given, _)| given.last).map(|(_, (change, _))| change.id.clone()).collect();
     Ok(Sent {
-        batch: Batch { grant, changes, repeatable: true },
+        batch: Batch { last, ..Batch::new(grant, changes) },
         now,
         places: (from..from + count).collect(),
     })

@@ -19,12 +19,13 @@ use serde_json::Value;
 pub(crate) enum Broken {
     /// The parent was never here.
     Missing { field: String, parent: Key },
-    /// The parent is deleted: an answer, so the child is parked and never waits.
+    /// The parent is deleted, or was waited for to the end: an answer, so the child is parked and waits no more.
     Gone { field: String, parent: Key },
 }
 
 impl Work<'_> {
-    /// Checks the references among `fields`. The first parent that is missing comes before any that is gone.
+    /// Checks the references among `fields`. The first parent that is missing comes before any that is gone; in the
+    /// last try of a change a missing one is as good as gone (CT-23).
     pub(crate) fn follow(&mut self, case: &Case<'_>, fields: &Fields) -> Step<Option<Broken>> {
         let mut gone = None;
         for (field, reference) in &case.rules.references {
@@ -39,6 +40,9 @@ impl Work<'_> {
                 found = None;
             }
             match found {
+                None if self.last_try && !self.has_left(&parent)? => {
+                    gone = Some(Broken::Gone { field: field.clone(), parent });
+                }
                 None => return Ok(Some(Broken::Missing { field: field.clone(), parent })),
                 Some(record) if record.state == State::Deleted => {
                     if self.is_ghost(&there, &record)? {

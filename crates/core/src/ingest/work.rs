@@ -85,6 +85,8 @@ pub(crate) struct Work<'a> {
     pub(crate) offset: i64,
     /// Whether the clock of its author was never measured.
     pub(crate) unmeasured: bool,
+    /// Whether it is tried for the last time.
+    pub(crate) last_try: bool,
     /// Whether this is the upstream's answer being taken in, not a change made here.
     pub(crate) absorbs: bool,
     /// Whether receipts are remembered.
@@ -120,6 +122,7 @@ impl<'a> Work<'a> {
             told: false,
             offset: 0,
             unmeasured: false,
+            last_try: false,
             absorbs: false,
             repeatable: true,
             gone: BTreeSet::new(),

@@ -62,7 +62,7 @@ impl Node {
         }
         let changes: Vec<Change> = serde_json::from_slice(&sealed.body).unwrap();
         let grant = Grant { door: Door::Push, device: self.own_device(), role: role.into() };
-        let receipts = top.ingest(&ropeway_core::change::Batch { grant, changes, repeatable: true });
+        let receipts = top.ingest(&ropeway_core::change::Batch::new(grant, changes));
         if fate == Fate::Unanswered {
             return true;
         }

@@ -111,13 +111,13 @@ impl Node {
     /// Changes at the desk.
     pub fn desk(&mut self, role: &str, changes: Vec<Change>) -> Vec<Receipt> {
         let grant = Grant { door: Door::Desk, device: self.own_device(), role: role.into() };
-        self.ingest(&Batch { grant, changes, repeatable: true })
+        self.ingest(&Batch::new(grant, changes))
     }
 
     /// Changes pushed.
     pub fn pushed(&mut self, device: &DeviceId, role: &str, changes: Vec<Change>) -> Vec<Receipt> {
         let grant = Grant { door: Door::Push, device: device.clone(), role: role.into() };
-        self.ingest(&Batch { grant, changes, repeatable: true })
+        self.ingest(&Batch::new(grant, changes))
     }
 
     /// Asks a decision under the lock: it may ask for more, but not without end.

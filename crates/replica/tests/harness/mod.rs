@@ -13,7 +13,7 @@ pub mod server;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{
-    change::{Change, Op},
+    change::{Batch, Change, Op},
     doc::Fields,
     id::{Collection, Epoch, Key, RecordId, SpaceId},
     nonce::Pair,
@@ -315,7 +315,8 @@ impl Cable {
         let is_refused =
             |c: &Change| refused.as_ref().is_some_and(|t| c.fields.values().any(|v| v.as_str() == Some(t)));
         let (bad, good): (Vec<Change>, Vec<Change>) = push.changes.into_iter().partition(is_refused);
-        let mut receipts = self.cloud.ingest(&device.space, grant, good).await.map_err(problem)?;
+        let batch = Batch { last: push.last, ..Batch::new(grant, good) };
+        let mut receipts = self.cloud.take(&device.space, batch).await.map_err(problem)?;
         receipts.extend(bad.into_iter().map(rejected));
         let epoch = self.cloud.store().space(&device.space).await.unwrap().epoch;
         Ok(Pushed { epoch, now: self.cloud.clock().now(), receipts })

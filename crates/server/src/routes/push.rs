@@ -35,8 +35,9 @@ pub(super) async fn push(
         }
     };
     let opened = opened?;
-    let (batch, (changes, refused)) = (opened.batch.clone(), opened.split());
-    let Decided { receipts, epoch, head, .. } = host.decide(&caller, changes).await?;
+    let (batch, last) = (opened.batch.clone(), opened.last.clone());
+    let (changes, refused) = opened.split();
+    let Decided { receipts, epoch, head, .. } = host.decide(&caller, changes, last).await?;
     let receipts = if refused.is_empty() { receipts } else { refused.among(receipts, head)? };
     tracing::debug!(batch, changes = receipts.len(), "push decided");
     json(&Pushed { epoch, now: host.node().clock().now(), receipts })

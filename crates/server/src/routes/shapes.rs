@@ -159,6 +159,8 @@ pub(super) struct Push {
     /// The batch's id, for logs.
     batch: Option<String>,
     changes: Vec<Change>,
+    /// Ids of changes that are tried for the last time.
+    last: Option<Vec<String>>,
 }
 
 /// A record as it now stands.
