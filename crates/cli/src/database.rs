@@ -68,9 +68,9 @@ impl Database {
     /// Opens it; where no node was ever begun in it, begins one or refuses. With the store: whether one
     /// was begun.
     pub(crate) async fn open(&self, opening: Opening) -> Result<(Stored, bool)> {
-        let Opening { epoch, now, follows, begin } = opening;
         match self {
             Self::File(path) => {
+                let Opening { epoch, now, follows, begin } = opening;
                 let is_new = !path.exists();
                 if is_new && !begin {
                     return Err(self.nothing().into());
@@ -82,20 +82,28 @@ impl Database {
                 Ok((Arc::new(store), is_new))
             }
             Self::Server(url) => {
-                let options = PostgresOptions::new(url, epoch, now).following(follows);
-                let opened = match begin {
-                    true => PostgresStore::open(options).await.map(Some),
-                    false => PostgresStore::find(options).await,
+                let Some(store) = self.connect(url, opening).await? else {
+                    return Err(self.nothing().into());
                 };
-                let opened = opened.with_context(|| format!("the database {self}"))?;
-                let Some(store) = opened else { return Err(self.nothing().into()) };
                 let is_new = store.is_new();
                 Ok((Arc::new(store), is_new))
             }
         }
     }
 
-    fn nothing(&self) -> Failure {
+    /// Opens the one at an address on a server; `None` where no node was begun in it and none may be.
+    pub(crate) async fn connect(&self, url: &str, opening: Opening) -> Result<Option<PostgresStore>> {
+        let Opening { epoch, now, follows, begin } = opening;
+        let options = PostgresOptions::new(url, epoch, now).following(follows);
+        let opened = match begin {
+            true => PostgresStore::open(options).await.map(Some),
+            false => PostgresStore::find(options).await,
+        };
+        opened.with_context(|| format!("the database {self}"))
+    }
+
+    /// That no node is there.
+    pub(crate) fn nothing(&self) -> Failure {
         let (what, next) = match self {
             Self::File(path) => (
                 format!("there is no database at {}; nothing was made", path.display()),

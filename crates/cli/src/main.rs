@@ -21,6 +21,7 @@ mod output;
 mod purge;
 mod quarantine;
 mod queue;
+mod restore;
 mod serve;
 mod show;
 mod stop;
@@ -103,7 +104,7 @@ enum Command {
     /// Prove that a backup is whole
     Verify(backup::VerifyArgs),
     /// Put a backup in the place of the node's data
-    Restore(backup::RestoreArgs),
+    Restore(restore::RestoreArgs),
     /// Play a race day: a cloud node, a Pi node, and a cable that is cut and joined
     #[command(after_help = "Examples:\n  ropeway demo\n  ropeway demo --once")]
     Demo(demo::DemoOptions),
@@ -178,7 +179,7 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
     let config = Config::load(args, over, environment)?;
     let command = match command {
         Command::Backup(args) => return backup::backup(args, config, output).await,
-        Command::Restore(args) => return backup::restore(args, config, output).await,
+        Command::Restore(args) => return restore::restore(args, config, output).await,
         command => command,
     };
     let absent = match &command {

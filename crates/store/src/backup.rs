@@ -69,16 +69,21 @@ pub enum BackupError {
     #[error("{0} is there already and was not touched: name another file, or say `--force` to replace it")]
     Exists(PathBuf),
     /// The node's database is not whole, so a backup of it would be none.
-    #[error("the database {file} is not whole, no backup was made of it: {}", what.join("; "))]
+    #[error("{of} is not whole, no backup was made of it: {}", what.join("; "))]
     NotWhole {
         /// The database.
-        file: PathBuf,
+        of: String,
         /// All that is wrong.
         what: Vec<String>,
     },
     /// Somebody has the database open.
-    #[error("{0} is in use: stop `ropeway serve` and every other command on this data directory first")]
-    InUse(PathBuf),
+    #[error("{0} is in use: stop `ropeway serve` and every other command on it first")]
+    InUse(String),
+    /// A database on a server holds a node, and nobody said that it may be replaced.
+    #[error(
+        "{0} holds a node already and was not touched: name an empty database, or say `--force` to replace it"
+    )]
+    Occupied(String),
     /// The file system said no.
     #[error("{file}: {said}")]
     Io {

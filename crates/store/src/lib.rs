@@ -8,6 +8,7 @@ mod asking;
 mod audit;
 mod backup;
 mod codes;
+mod columns;
 #[cfg(feature = "testing")]
 pub mod conformance;
 mod error;
@@ -18,13 +19,14 @@ mod quarantine;
 mod reading;
 mod registry;
 mod sqlite;
+mod transfer;
 mod view_names;
 
 pub use audit::{Audit, Holding};
 pub use backup::{BackupError, Manifest};
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use postgres::{PostgresOptions, PostgresStore};
+pub use postgres::{PostgresOptions, PostgresStore, Progress};
 pub use purge::{Purged, Walk};
 pub use quarantine::{Quarantine, QuarantineEnd, Quarantined, Room};
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};

@@ -5,7 +5,6 @@
 mod server;
 
 use async_trait::async_trait;
-use futures_util::{SinkExt, StreamExt};
 use libtest_mimic::{Arguments, Trial};
 use ropeway_core::{id::Epoch, time::Time};
 use ropeway_store::{
@@ -91,24 +90,18 @@ impl Place for Postgres {
         let epoch = if self.0.initialized() { "another" } else { "one" };
         self.store(epoch, true).await
     }
-    async fn image(&self, _now: Time) -> On {
-        let copy = Self(tokio::sync::OnceCell::new());
-        drop(copy.store("copy", false).await);
-        let (from, to) = (self.0.get().unwrap().connect().await, copy.0.get().unwrap().connect().await);
-        let tables =
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'rw_schema'";
-        for row in from.query(tables, &[]).await.unwrap() {
-            let table: &str = row.get(0);
-            to.batch_execute(&format!("DELETE FROM {table}")).await.unwrap();
-            let mut out = Box::pin(from.copy_out(&format!("COPY {table} TO STDOUT")).await.unwrap());
-            let mut into = Box::pin(to.copy_in(&format!("COPY {table} FROM STDIN")).await.unwrap());
-            while let Some(piece) = out.next().await {
-                into.send(piece.unwrap()).await.unwrap();
-            }
-            into.close().await.unwrap();
-        }
-        // An image by other means than a restore: which database it is in is noted anew.
-        to.batch_execute("DELETE FROM rw_meta WHERE name = '@lineage'").await.unwrap();
+    async fn image(&self, now: Time) -> On {
+        let aside = TempDir::new().unwrap();
+        let file = aside.path().join("backup");
+        let from = PostgresOptions::new(self.0.get().unwrap().url(), Epoch::trusted("another"), Time(5));
+        let from = PostgresStore::open(from).await.unwrap();
+        from.backup(file.clone(), false, now, Arc::new(|_, _| {})).await.unwrap();
+        let copy = Self(tokio::sync::OnceCell::from(Database::create().await));
+        let to = PostgresOptions::new(copy.0.get().unwrap().url(), Epoch::trusted("copy"), Time(5));
+        let to = PostgresStore::open(to).await.unwrap();
+        let unpacked = Unpacked::aside(&file, &aside.path().join("fresh")).unwrap();
+        let store = unpacked.open(now).unwrap();
+        to.restore(unpacked, store, false, Arc::new(|_, _| {})).await.unwrap();
         Box::new(copy)
     }
 }

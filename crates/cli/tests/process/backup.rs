@@ -1,6 +1,6 @@
 //! Backup beside a running node, verify, restore; and kills in the middle of each.
 
-use crate::rig::{Lot, Node, Pair, Ran, incident, pause, ropeway, wait_for};
+use crate::rig::{Lot, Node, Pair, Place, Ran, incident, pause, place, ropeway, wait_for};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -10,16 +10,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-fn verify(file: &Path) -> Ran {
+pub(crate) fn verify(file: &Path) -> Ran {
     ropeway().arg("verify").arg(file).arg("--json").output().unwrap().into()
 }
 
-fn path(file: &Path) -> &str {
+/// A node on a server is replaced only where that is said.
+fn restore(file: &Path) -> Vec<&str> {
+    let told = (place() == Place::Server).then_some("--force");
+    ["restore", path(file)].into_iter().chain(told).collect()
+}
+
+pub(crate) fn path(file: &Path) -> &str {
     file.to_str().unwrap()
 }
 
 #[test]
-fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_runs() {
+pub(crate) fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_runs() {
     let mut pair = Pair::new();
     pair.up();
     pair.cloud.write_all(&(0..20).map(|n| incident(&format!("early-{n}"), "before")).collect::<Vec<_>>());
@@ -32,7 +38,7 @@ fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_
     let at_backup = pair.cloud.canonical();
     pair.cloud.write_all(&[incident("late", "after")]);
 
-    let refused = pair.cloud.run(&["restore", path(&file)]).exits(1);
+    let refused = pair.cloud.run(&restore(&file)).exits(1);
     assert!(refused.stdout.contains("stop `ropeway serve`"), "{refused}");
     let foreseen = pair.cloud.ask(&["restore", path(&file), "--dry-run"]);
     assert_eq!(foreseen["replaces"]["newer_than_backup"]["main"], 1);
@@ -45,17 +51,20 @@ fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_
     fs::write(&flipped, bytes).unwrap();
     let before = pair.cloud.canonical();
     assert!(verify(&flipped).exits(1).stdout.contains("checksum"));
-    assert!(pair.cloud.run(&["restore", path(&flipped)]).exits(1).stdout.contains("checksum"));
+    assert!(pair.cloud.run(&restore(&flipped)).exits(1).stdout.contains("checksum"));
     assert_eq!(pair.cloud.canonical(), before, "nothing was replaced");
 
     let epoch = pair.cloud.ask(&["status"])["epoch"].clone();
-    let restored = pair.cloud.ask(&["restore", path(&file)]);
+    let restored = pair.cloud.ask(&restore(&file));
     assert_ne!(restored["epoch"], epoch);
     assert_eq!(pair.cloud.ask(&["status"])["epoch"], restored["epoch"]);
     assert_eq!(pair.cloud.canonical(), at_backup);
     let kept = restored["kept"].as_str().unwrap();
     let mut old = Node::new(pair.dir.path().join("old"));
-    old.set("ROPEWAY_DATABASE_URL", format!("sqlite:{kept}"));
+    match place() {
+        Place::File => old.set("ROPEWAY_DATABASE_URL", format!("sqlite:{kept}")),
+        Place::Server => drop(old.ask(&["restore", kept])),
+    }
     assert_eq!(old.canonical(), before, "what was replaced is kept whole");
 
     let elsewhere = Node::new(pair.dir.path().join("another machine"));
@@ -65,7 +74,7 @@ fn a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_
 
 /// The name holds a whole backup at every moment: the old one or the new one.
 #[test]
-fn kill_9_during_a_backup_leaves_the_backup_that_was_there() {
+pub(crate) fn kill_9_during_a_backup_leaves_the_backup_that_was_there() {
     let node = Node::new(tempfile::tempdir().unwrap().keep());
     node.write("race", "race-1", json!({ "name": "Sprint" }));
     node.write_all(&(0..2_000).map(|n| incident(&format!("i-{n}"), &"x".repeat(200))).collect::<Vec<_>>());
@@ -91,20 +100,20 @@ fn kill_9_during_a_backup_leaves_the_backup_that_was_there() {
 
 /// Killed at any moment, the node is what it was or what it was to become.
 #[test]
-fn kill_9_during_a_restore_leaves_the_old_node_or_the_new_one() {
+pub(crate) fn kill_9_during_a_restore_leaves_the_old_node_or_the_new_one() {
     let node = Node::new(tempfile::tempdir().unwrap().keep());
     node.write("race", "race-1", json!({ "name": "Sprint" }));
     node.write_all(&(0..1_000).map(|n| incident(&format!("i-{n}"), &"x".repeat(200))).collect::<Vec<_>>());
     let file = node.dir.join("backup");
     node.ask(&["backup", path(&file)]);
-    let took = timed(|| node.ask(&["restore", path(&file)]));
+    let took = timed(|| node.ask(&restore(&file)));
     let then = node.canonical();
     let mut lot = Lot::new(16);
     let (mut killed, mut became) = (0, 0);
     for round in 0..12 {
         node.write_all(&[incident(&format!("late-{round}"), "after")]);
         let before = node.canonical();
-        let mut command = node.command(&["restore", path(&file)]);
+        let mut command = node.command(&restore(&file));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         pause(Duration::from_micros(lot.below(took)));
         killed += u64::from(child.try_wait().unwrap().is_none());
@@ -115,7 +124,7 @@ fn kill_9_during_a_restore_leaves_the_old_node_or_the_new_one() {
         became += u64::from(after == then);
     }
     assert!(killed > 0, "no kill hit a restore, {became} ended");
-    let restored = node.ask(&["restore", path(&file)]);
+    let restored = node.ask(&restore(&file));
     assert_eq!(restored["replaces"]["unreadable"], Value::Null);
     assert_eq!(node.canonical(), then);
     let left: Vec<String> = names(&node.dir).into_iter().filter(|name| name.contains(".restoring")).collect();
@@ -138,7 +147,7 @@ fn names(dir: &Path) -> Vec<String> {
 /// A cloud and a Pi that both serve; a backup beside writers; an afternoon of work; and back to the backup.
 /// What the Pi's people wrote comes back without anybody's doing, what others wrote as one list.
 #[test]
-fn a_restored_cloud_gets_back_what_its_followers_hold() {
+pub(crate) fn a_restored_cloud_gets_back_what_its_followers_hold() {
     let mut pair = Pair::new();
     pair.up();
     pair.settle();
@@ -166,7 +175,7 @@ fn a_restored_cloud_gets_back_what_its_followers_hold() {
 
     let lost = pair.cloud.ask(&["status"])["epoch"].as_str().unwrap().to_owned();
     pair.cloud.stop();
-    pair.cloud.ask(&["restore", path(&file)]);
+    pair.cloud.ask(&restore(&file));
     assert_ne!(pair.cloud.canonical(), whole);
     pair.cloud.serve(&[]);
     // Nobody does anything: the Pi notices by itself.

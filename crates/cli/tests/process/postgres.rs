@@ -1,7 +1,11 @@
 //! The same on PostgreSQL: every node of these tests has a database on the server that the tests start.
 
-use crate::{rig, server::Database};
-use serde_json::json;
+use crate::{
+    backup::{path, verify},
+    rig::{self, Node, Pair, Place},
+    server::Database,
+};
+use serde_json::{Value, json};
 
 macro_rules! also {
     ($($room:ident: $($test:ident),+;)+) => {
@@ -17,6 +21,7 @@ macro_rules! also {
 also! {
     crash: kill_9_of_either_side_during_an_upload_loses_nothing_and_doubles_nothing, what_write_printed_is_there_after_kill_9_of_the_writer_and_of_the_node, two_writers_beside_a_serving_node_lose_nothing;
     network: whatever_the_network_does_everything_arrives_once, an_edit_made_during_its_upload_stays_pending_and_arrives, a_batch_over_the_servers_limit_is_halved, without_a_good_token_nothing_goes_and_nothing_is_lost, a_node_without_a_token_works_on_and_follows_when_it_is_there, an_upstream_out_of_reach_uses_up_no_retry, a_live_stream_that_is_cut_again_and_again_sets_off_no_storm;
+    backup: a_backup_of_a_serving_node_is_verified_restored_and_never_put_under_one_that_runs, kill_9_during_a_backup_leaves_the_backup_that_was_there, kill_9_during_a_restore_leaves_the_old_node_or_the_new_one, a_restored_cloud_gets_back_what_its_followers_hold;
     horizon: a_sleeping_device_holds_tombstones_back_and_is_named, a_device_from_beyond_the_horizon_loses_nothing_and_brings_nothing_back;
     people: a_refused_record_holds_back_its_children_only_and_goes_once_corrected, a_refused_change_can_be_given_up_and_stays_in_history, what_the_devices_role_may_not_write_is_refused_by_the_cloud, what_two_sides_wrote_is_settled_by_the_jury_and_none_of_it_is_lost, unknown_fields_are_kept_and_travel_and_unknown_collections_are_refused;
     faults: eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effect_once, eight_first_starts_at_once_make_one_node_and_lose_nothing, a_first_pull_killed_again_and_again_goes_on_where_it_was;
@@ -64,4 +69,38 @@ fn what_is_wrong_with_a_database_on_a_server_is_told() {
     assert!(garbage.contains("cannot be understood") && !garbage.contains("secret"), "{garbage}");
     told(&database.url(), &["write", "race", "race-1", "{\"name\":\"Sprint\"}"], 0);
     assert!(told(&database.url(), &["get", "race"], 0).contains("Sprint"));
+}
+
+/// A cloud moves to a database of the other kind and back. Who follows it follows on, and nothing changes.
+#[test]
+fn a_node_moves_to_the_other_kind_of_database_and_back() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    pair.pi.write_all(&(0..10).map(|n| rig::incident(&format!("i-{n}"), "before")).collect::<Vec<_>>());
+    pair.settle();
+    for (n, to) in [Place::Server, Place::File].into_iter().enumerate() {
+        let file = pair.dir.path().join(format!("move-{n}.ropeway"));
+        pair.cloud.write("race", &format!("race-of-{n}"), json!({ "name": "Sprint" }));
+        let before = pair.cloud.canonical();
+        assert_eq!(pair.cloud.stop(), 0);
+        let made = pair.cloud.ask(&["backup", path(&file)]);
+        assert_eq!(verify(&file).exits(0).json()["manifest"], made["manifest"]);
+        let moved = rig::on(to, || Node::new(pair.dir.path().join(format!("cloud-{n}"))));
+        let foreseen = moved.ask(&["restore", path(&file), "--dry-run"]);
+        assert_eq!(foreseen["replaces"], Value::Null);
+        let restored = moved.ask(&["restore", path(&file)]);
+        assert_eq!((&restored["kept"], &restored["backup"]), (&Value::Null, &made["manifest"]));
+        let status = moved.ask(&["status"]);
+        assert_eq!(status["epoch"], restored["epoch"]);
+        assert_eq!(moved.canonical(), before);
+        pair.cloud = moved;
+        pair.up();
+        // The Pi notices the new epoch, and the token it has is good here too.
+        pair.pi.write("incident", &format!("after-{n}"), json!({ "race": "race-1", "description": "after" }));
+        pair.settle();
+        assert_eq!(pair.cloud.live("incident").len(), 11 + n);
+        assert_eq!(pair.cloud.ask(&["conflicts", "ls"]), json!([]));
+        pair.cloud.run(&["doctor"]).exits(0);
+    }
 }

@@ -18,6 +18,8 @@ mod registry;
 mod spaces;
 mod writers;
 
+pub use crate::columns::{Known, known};
+
 use crate::Stored;
 use async_trait::async_trait;
 use ropeway_core::time::Time;

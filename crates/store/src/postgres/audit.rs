@@ -24,6 +24,7 @@ const RECORDS: &str = concat!(
 const HISTORY: &str = "SELECT count(*) FROM rw_history WHERE space = $1";
 const RECEIPTS: &str = "SELECT count(*), max(stamp) FROM rw_receipts WHERE space = $1";
 const BATCHES: &str = "SELECT id FROM rw_batches WHERE space = $1";
+const NEWER: &str = "SELECT count(*) FROM rw_records WHERE space = $1 AND stamp > $2";
 /// Rows read at once.
 const PAGE: usize = 1_000;
 
@@ -58,6 +59,15 @@ pub(super) async fn audit(tx: &Tx) -> Done<Audit> {
         audit.faults.extend(faults);
     }
     Ok(audit)
+}
+
+/// How many records of a space are newer than a stamp.
+pub(super) async fn newer(tx: &Tx, space: &SpaceId, than: Stamp) -> Done<u64> {
+    let space = Space::read(tx, space).await?.no;
+    match tx.one(NEWER, &[&space, &than.0]).await? {
+        Some(row) => Ok(row.try_get::<_, i64>(0)?.cast_unsigned()),
+        None => Ok(0),
+    }
 }
 
 async fn records(tx: &Tx, space: i32, tally: &mut Tally) -> Done<()> {

@@ -13,10 +13,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio_postgres::{Row, types::ToSql};
+use tokio_postgres::{
+    Row,
+    binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream},
+    types::{ToSql, Type},
+};
 
 /// How often a transaction is run again that met others.
-pub(super) const TRIES: u32 = 8;
+const TRIES: u32 = 8;
 /// The first pause before that; each further one is twice as long.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -42,6 +46,15 @@ pub(super) struct Data {
     pub(super) seed: String,
 }
 
+/// What a transaction may do.
+#[derive(Clone, Copy)]
+pub(super) enum How {
+    /// Write.
+    Write,
+    /// Only read: everything that it reads is of one moment.
+    Read,
+}
+
 /// An open transaction.
 pub(super) struct Tx {
     /// `None` once it ended well and the connection is the pool's again.
@@ -58,32 +71,18 @@ impl Db {
         work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
     ) -> Done<T> {
         let db = self.clone();
-        let task = tokio::spawn(async move {
-            let mut tries = 0;
-            loop {
-                let ended = async {
-                    let mut tx = db.begin().await?;
-                    match work(&mut tx, &mut args).await {
-                        Ok(done) => tx.commit().await.map(|()| done),
-                        Err(error) => {
-                            tx.roll_back().await;
-                            Err(error)
-                        }
-                    }
-                };
-                match ended.await {
-                    Err(error) if is_again(&error) && tries < TRIES => pause(&mut tries).await,
-                    ended => return ended,
-                }
-            }
-        });
+        let task = tokio::spawn(async move { db.run(How::Write, &mut args, work).await });
         task.await.unwrap_or_else(|ended| Err(fault(format!("a transaction ended early: {ended}"))))
     }
 
     /// Begins a transaction. Whoever calls this ends it, on a task that nobody cancels.
-    pub(super) async fn begin(&self) -> Done<Tx> {
+    pub(super) async fn begin(&self, how: How) -> Done<Tx> {
         let tx = Tx { client: Some(self.client().await?), follows: self.follows };
-        tx.run("BEGIN").await?;
+        tx.run(match how {
+            How::Write => "BEGIN",
+            How::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        })
+        .await?;
         Ok(tx)
     }
 
@@ -121,23 +120,38 @@ impl Db {
         work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
     ) -> Done<T> {
         let db = self.clone();
-        let task = tokio::spawn(async move {
-            let mut tries = 0;
-            loop {
-                let read = async {
-                    let mut tx = Tx { client: Some(db.client().await?), follows: db.follows };
-                    tx.run("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-                    let done = work(&mut tx, &mut args).await;
-                    tx.roll_back().await;
-                    done
-                };
-                match read.await {
-                    Err(error) if is_again(&error) && tries < TRIES => pause(&mut tries).await,
-                    ended => return ended,
-                }
-            }
-        });
+        let task = tokio::spawn(async move { db.run(How::Read, &mut args, work).await });
         task.await.unwrap_or_else(|ended| Err(fault(format!("a read ended early: {ended}"))))
+    }
+
+    /// Runs a transaction to its end, and again where it met others or its connection broke. Where the answer
+    /// to COMMIT was lost with that, what was decided is found as a replay. Whoever calls this is on a task
+    /// that nobody cancels.
+    pub(super) async fn run<A: Send, T: Send>(
+        &self,
+        how: How,
+        args: &mut A,
+        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        let (mut tries, mut pause) = (0, PAUSE);
+        loop {
+            let ended = async {
+                let mut tx = self.begin(how).await?;
+                let done = work(&mut tx, args).await;
+                match how {
+                    How::Write => tx.end(done).await,
+                    How::Read => {
+                        tx.roll_back().await;
+                        done
+                    }
+                }
+            };
+            match ended.await {
+                Err(error) if is_again(&error) && tries < TRIES => tokio::time::sleep(pause).await,
+                ended => return ended,
+            }
+            (tries, pause) = (tries + 1, pause * 2);
+        }
     }
 }
 
@@ -155,12 +169,6 @@ macro_rules! together {
     }};
 }
 pub(super) use together;
-
-/// Waits a little longer each time.
-pub(super) async fn pause(tries: &mut u32) {
-    *tries += 1;
-    tokio::time::sleep(PAUSE * 2_u32.saturating_pow(*tries - 1)).await;
-}
 
 impl Tx {
     /// Begins a transaction on a connection.
@@ -194,6 +202,39 @@ impl Tx {
     /// Runs text that the engine made itself: views, whose names come from a profile.
     pub(super) async fn run(&self, sql: &str) -> Done<()> {
         Ok(self.client()?.batch_execute(sql).await?)
+    }
+
+    /// The one row of a statement that the engine made itself.
+    pub(super) async fn made(&self, sql: &str) -> Done<Row> {
+        Ok(self.client()?.query_one(sql, &[]).await?)
+    }
+
+    /// Streams what a statement finds, as fast as it is taken.
+    pub(super) async fn copy_out(&self, sql: &str, types: &[Type]) -> Done<BinaryCopyOutStream> {
+        let stream = self.client()?.copy_out(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await?;
+        Ok(BinaryCopyOutStream::new(stream, types))
+    }
+
+    /// Streams rows into a table.
+    pub(super) async fn copy_in(
+        &self,
+        table: &str,
+        columns: &[&str],
+        types: &[Type],
+    ) -> Done<BinaryCopyInWriter> {
+        let sql = format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "));
+        Ok(BinaryCopyInWriter::new(self.client()?.copy_in(&sql).await?, types))
+    }
+
+    /// Commits what was done, or undoes everything.
+    pub(super) async fn end<T>(self, done: Done<T>) -> Done<T> {
+        match done {
+            Ok(done) => self.commit().await.map(|()| done),
+            Err(error) => {
+                self.roll_back().await;
+                Err(error)
+            }
+        }
     }
 
     /// Makes everything durable.

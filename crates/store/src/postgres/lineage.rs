@@ -55,11 +55,6 @@ pub(super) async fn begin(client: Object, now_is: &str, seed: &str) -> Done<()> 
         }
         Ok(())
     };
-    match began.await {
-        Ok(()) => tx.commit().await,
-        Err(error) => {
-            tx.roll_back().await;
-            Err(error)
-        }
-    }
+    let began = began.await;
+    tx.end(began).await
 }

@@ -22,9 +22,11 @@ mod rows;
 mod schema;
 mod space;
 mod transact;
+mod transfer;
 mod views;
 
 pub use open::PostgresOptions;
+pub use transfer::Progress;
 
 use crate::{
     Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, News, Place, Portion,
@@ -51,6 +53,8 @@ use transact::Queues;
 /// A node's records in one PostgreSQL database. Several servers may have it open at the same time.
 pub struct PostgresStore {
     db: Db,
+    /// As people know it: no address, no password.
+    name: String,
     is_new: bool,
     news: Arc<Bus>,
     queues: Queues,
@@ -74,8 +78,10 @@ impl PostgresStore {
     }
 
     fn on(options: &PostgresOptions, db: Db, is_new: bool) -> Result<Self, StoreError> {
-        let news = Bus::new(open::config(&options.url)?, db.clone());
-        Ok(Self { db, is_new, news, queues: Queues::default() })
+        let config = open::config(&options.url)?;
+        let name = format!("the database {}", config.get_dbname().unwrap_or_default());
+        let news = Bus::new(config, db.clone());
+        Ok(Self { db, name, is_new, news, queues: Queues::default() })
     }
 
     /// Whether an address can be understood. The error tells nothing that it holds.

@@ -3,8 +3,8 @@
 
 use super::{
     apply::apply,
-    conn::{Db, TRIES, Tx, pause},
-    errors::{Done, is_again},
+    conn::{Db, How, Tx},
+    errors::Done,
     load::load,
     space::Space,
 };
@@ -132,29 +132,13 @@ async fn commit(db: &Db, space: &SpaceId, mut group: Vec<Waiting>) {
     }
 }
 
-/// One transaction for all, run again where it met others. An answer to COMMIT that was lost is settled
-/// by running it again: what was decided is a replay.
+/// One transaction for all.
 async fn together(db: &Db, space: &SpaceId, group: &mut [Waiting]) -> Done<Vec<Plan>> {
-    let mut tries = 0;
-    loop {
-        let ended = async {
-            let tx = db.begin().await?;
-            match all(&tx, space, group).await {
-                Ok(plans) => tx.commit().await.map(|()| plans),
-                Err(error) => {
-                    tx.roll_back().await;
-                    Err(error)
-                }
-            }
-        };
-        match ended.await {
-            Err(error) if is_again(&error) && tries < TRIES => pause(&mut tries).await,
-            ended => return ended,
-        }
-    }
+    let mut all = (space, group);
+    db.run(How::Write, &mut all, |tx, (space, group)| Box::pin(decide(tx, space, group))).await
 }
 
-async fn all(tx: &Tx, space: &SpaceId, group: &mut [Waiting]) -> Done<Vec<Plan>> {
+async fn decide(tx: &Tx, space: &SpaceId, group: &mut [Waiting]) -> Done<Vec<Plan>> {
     let mut space = Space::lock(tx, space).await?;
     let mut plans = Vec::with_capacity(group.len());
     let mut wrote = false;

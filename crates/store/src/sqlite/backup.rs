@@ -31,31 +31,10 @@ impl SqliteStore {
         now: Time,
         progress: &dyn Fn(u64, u64),
     ) -> Made<Manifest> {
-        if !force && file.exists() {
-            return Err(BackupError::Exists(file.to_owned()));
-        }
-        let part = part_of(file)?;
+        let growing = Growing::begin(file, force)?;
         let _held = restore::hold_shared(database)?;
-        let mine = begin(&part)?;
-        let made = copy(database, &part, progress).and_then(|()| {
-            let (schema, audit) = look(&part)?;
-            if !audit.faults.is_empty() {
-                return Err(BackupError::NotWhole { file: database.to_owned(), what: audit.faults });
-            }
-            let manifest = Manifest { schema, taken_at: now, epoch: audit.epoch, spaces: audit.spaces };
-            backup::seal(&part, &manifest)?;
-            if !force && file.exists() {
-                return Err(BackupError::Exists(file.to_owned()));
-            }
-            fs::rename(&part, file).map_err(BackupError::io(file))?;
-            restore::sync_directory(file)?;
-            Ok(manifest)
-        });
-        if made.is_err() {
-            let _ = fs::remove_file(&part);
-        }
-        drop(mine);
-        made
+        copy(database, growing.part(), progress)?;
+        growing.finish(&format!("the database {}", database.display()), now)
     }
 
     /// Proves that a backup is whole: its checksum, SQLite's own check, and everything that its manifest
@@ -82,6 +61,77 @@ impl SqliteStore {
     }
 }
 
+/// A backup file while it is made, beside the name that it will get. Dropped before that, it is gone.
+pub(crate) struct Growing {
+    part: PathBuf,
+    file: PathBuf,
+    force: bool,
+    has_name: bool,
+    /// Locked, so that a second one sees it.
+    _mine: File,
+}
+
+impl Drop for Growing {
+    fn drop(&mut self) {
+        if !self.has_name {
+            let _ = fs::remove_file(&self.part);
+        }
+    }
+}
+
+impl Growing {
+    /// Makes the growing file anew, readable by its owner only: it holds hashes of passwords and tokens. What
+    /// a killed backup left behind is overwritten; one that is still at work is left alone.
+    pub(crate) fn begin(file: &Path, force: bool) -> Made<Self> {
+        free(file, force)?;
+        let part = part_of(file)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mine = options.open(&part).map_err(BackupError::io(&part))?;
+        match mine.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(BackupError::InUse(part.display().to_string()));
+            }
+            Err(fs::TryLockError::Error(_)) | Ok(()) => {}
+        }
+        mine.set_len(0).map_err(BackupError::io(&part))?;
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let _ = fs::remove_file(open::beside(&part, suffix));
+        }
+        Ok(Self { part, file: file.to_owned(), force, has_name: false, _mine: mine })
+    }
+
+    /// The file that grows: a database and nothing else.
+    pub(crate) fn part(&self) -> &Path {
+        &self.part
+    }
+
+    /// Counts everything in it anew, seals it, syncs it to disk, and gives it its name. `of` says whose copy
+    /// it is.
+    pub(crate) fn finish(mut self, of: &str, now: Time) -> Made<Manifest> {
+        let (schema, audit) = look(&self.part)?;
+        if !audit.faults.is_empty() {
+            return Err(BackupError::NotWhole { of: of.to_owned(), what: audit.faults });
+        }
+        let manifest = Manifest { schema, taken_at: now, epoch: audit.epoch, spaces: audit.spaces };
+        backup::seal(&self.part, &manifest)?;
+        free(&self.file, self.force)?;
+        fs::rename(&self.part, &self.file).map_err(BackupError::io(&self.file))?;
+        self.has_name = true;
+        restore::sync_directory(&self.file)?;
+        Ok(manifest)
+    }
+}
+
+fn free(file: &Path, force: bool) -> Made<()> {
+    match !force && file.exists() {
+        true => Err(BackupError::Exists(file.to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// The name under which a file grows, beside it so that it can be renamed.
 fn part_of(file: &Path) -> Made<PathBuf> {
     let name = file.file_name().ok_or_else(|| {
@@ -91,25 +141,6 @@ fn part_of(file: &Path) -> Made<PathBuf> {
     part.push(name);
     part.push(".part");
     Ok(file.with_file_name(part))
-}
-
-/// Makes the growing file anew, readable by its owner only: it holds hashes of passwords and tokens. What
-/// a killed backup left behind is overwritten; one that is still at work is left alone.
-fn begin(part: &Path) -> Made<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let file = options.open(part).map_err(BackupError::io(part))?;
-    match file.try_lock() {
-        Err(fs::TryLockError::WouldBlock) => return Err(BackupError::InUse(part.to_owned())),
-        Err(fs::TryLockError::Error(_)) | Ok(()) => {}
-    }
-    file.set_len(0).map_err(BackupError::io(part))?;
-    for suffix in ["-wal", "-shm", "-journal"] {
-        let _ = fs::remove_file(open::beside(part, suffix));
-    }
-    Ok(file)
 }
 
 fn copy(database: &Path, part: &Path, progress: &dyn Fn(u64, u64)) -> Made<()> {

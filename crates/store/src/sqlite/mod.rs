@@ -24,8 +24,10 @@ mod rows;
 mod schema;
 mod space;
 mod transact;
+pub(crate) mod transfer;
 mod views;
 
+pub(crate) use backup::Growing;
 pub use open::{Durability, Options};
 pub use restore::{Present, Unpacked};
 pub(crate) use schema::APPLICATION_ID;

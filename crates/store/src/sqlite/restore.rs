@@ -97,6 +97,21 @@ impl Unpacked {
         Ok(unpacked)
     }
 
+    /// Verifies the backup and unpacks it at `fresh`, for a database on a server.
+    pub fn aside(file: &Path, fresh: &Path) -> Made<Self> {
+        let manifest = SqliteStore::verify(file)?;
+        let (database, fresh) = (fresh.to_owned(), fresh.to_owned());
+        let unpacked = Self { manifest, database, fresh, present: Present::Nothing, _alone: None };
+        let (_, body) = backup::read(file)?;
+        unpack(file, body, &unpacked.fresh)?;
+        Ok(unpacked)
+    }
+
+    /// The file that it is unpacked in.
+    pub(crate) fn fresh(&self) -> &Path {
+        &self.fresh
+    }
+
     /// What the backup says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -133,7 +148,7 @@ fn hold_alone(database: &Path) -> Made<Option<File>> {
     let Some(file) = lock_file(database) else { return Ok(None) };
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Err(BackupError::InUse(database.to_owned())),
+        Err(TryLockError::WouldBlock) => Err(BackupError::InUse(database.display().to_string())),
         Err(TryLockError::Error(_)) => Ok(None),
     }
 }
