@@ -26,8 +26,9 @@ pub const PUSH_WIRE_BYTES_MAX: usize = 8 << 20;
 pub const PAGE_DEFAULT: usize = 5_000;
 /// Most records in one page of a pull.
 pub const PAGE_MAX: usize = 50_000;
-/// How often `decide` may ask for more under the same lock before the plan is refused as a fault (ADR 0011).
-pub const NEED_ROUNDS_MAX: usize = 12;
+/// How often `decide` may ask for more under the same lock before the plan is refused as a fault (ADR 0011): a
+/// chain of joins is walked down a record a round.
+pub const NEED_ROUNDS_MAX: usize = 12 + JOIN_CHAIN_MAX;
 /// Links a chain of `joined_into` may have before it is taken for a fault.
 pub const JOIN_CHAIN_MAX: usize = 64;
 /// Levels of children one deletion may cascade to: each is one more round of loading, of which there are

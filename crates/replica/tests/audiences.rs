@@ -9,6 +9,7 @@ use ropeway_core::{
     conflict::{Kind, Resolution},
     id::CONFLICT,
     receipt::Verdict,
+    record::State,
     retention::Keep,
 };
 use ropeway_protocol::Transport;
@@ -514,5 +515,45 @@ fn what_left_a_sight_is_purged_like_what_was_deleted() {
         subscribe(&venue, "b", true).await;
         synced(&venue).await;
         assert_eq!(holds(&venue.pi).await, "x a b ia la lb ra rb");
+    });
+}
+
+/// However many records were found to be one, beside each other or one after the other, the next one is decided
+/// and moved like the first, and a follower takes all of it in.
+#[test]
+fn as_many_as_there_are_become_one() {
+    story(|venue| async move {
+        two_competitions(&venue.cloud).await;
+        subscribe(&venue, "a", true).await;
+        synced(&venue).await;
+        let licence = |number: &str| json!({"competition": "a", "number": number});
+        for n in 0..30 {
+            assert_eq!(
+                at(&venue.cloud, Create, &format!("licence/beside{n:02}"), licence("a")).await,
+                Verdict::Joined
+            );
+        }
+        at(&venue.cloud, Create, "licence/after00", licence("0")).await;
+        for n in 1..30 {
+            let (last, number) = (format!("licence/after{:02}", n - 1), n.to_string());
+            at(&venue.cloud, Create, &format!("licence/after{n:02}"), licence(&number)).await;
+            at(&venue.cloud, Patch, &last, json!({"number": null})).await;
+            at(&venue.cloud, Patch, &last, json!({"number": number})).await;
+        }
+        let joined = venue.cloud.get(&space(), &key("licence", "after28")).await.unwrap().unwrap();
+        assert_eq!(joined.state, State::Joined(key("licence", "after29").id));
+        synced(&venue).await;
+        for (new, number) in [("beside-more", "a"), ("after-more", "29")] {
+            let receipt = at(&venue.pi, Create, &format!("licence/{new}"), licence(number)).await;
+            assert_eq!(receipt, Verdict::Joined);
+        }
+        synced(&venue).await;
+        for survivor in ["licence/la", "licence/after29"] {
+            at(&venue.cloud, Patch, survivor, json!({"competition": "b"})).await;
+        }
+        synced(&venue).await;
+        for survivor in ["la", "after29"] {
+            assert_eq!(data(&venue.pi, "licence", survivor).await["competition"], "b");
+        }
     });
 }

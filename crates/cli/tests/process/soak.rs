@@ -254,6 +254,7 @@ impl Soak {
             if is_quiet {
                 break;
             }
+            eprintln!("not at rest after {:.1?}: {}", healed.elapsed(), unrest(&states));
             let refused = |state: &Value| state["outbox"]["rejected"].as_u64().unwrap_or(0) > 0;
             (0..states.len()).filter(|n| refused(&states[*n])).for_each(|n| self.give_up(n));
             if healed.elapsed() > most {
@@ -318,6 +319,17 @@ impl Soak {
         self.valley.dir.disable_cleanup(true);
         eprintln!("the nodes are kept in {}", self.valley.dir.path().display());
     }
+}
+
+/// Who is not at rest yet, and with what.
+fn unrest(states: &[Value]) -> String {
+    let cloud = &states[0]["digest"];
+    let at = |(state, name): (&Value, &str)| {
+        let differs = if state["digest"] == *cloud { "" } else { " differs" };
+        (state["unsettled"] != 0 || !differs.is_empty())
+            .then(|| format!("{name} {}{differs} {}", state["outbox"], state["last_sync"]))
+    };
+    states.iter().zip(NAMES).filter_map(at).collect::<Vec<_>>().join("; ")
 }
 
 impl Ran {

@@ -204,20 +204,31 @@ impl Work<'_> {
             let Some(found) = self.current(&next)? else { break };
             (root, last) = (next, found);
         }
+        let mut named = BTreeSet::from([root.clone()]);
         let mut members = vec![(root, last)];
-        let mut at = 0;
+        let (mut at, mut missing) = (0, false);
         while at < members.len() {
-            for link in self.children(flow, &members[at].0.clone())? {
-                if link.field == JOINED
-                    && members.iter().all(|(m, _)| *m != link.child)
-                    && let Some(joined) = self.current(&link.child)?
-                {
-                    members.push((link.child, joined));
+            let links = self.children(flow, &members[at].0.clone());
+            missing |= links.is_err();
+            for link in links.into_iter().flatten().filter(|link| link.field == JOINED) {
+                match self.current(&link.child) {
+                    Ok(Some(joined)) if named.insert(link.child.clone()) => {
+                        members.push((link.child, joined))
+                    }
+                    Ok(_) => {}
+                    // With what was joined into it: a level a round, however many they are.
+                    Err(Missing) => {
+                        missing = true;
+                        let _ = self.children(flow, &link.child);
+                    }
                 }
             }
             at += 1;
         }
-        if members.iter().all(|(m, _)| m != key) {
+        if missing {
+            return Err(Missing);
+        }
+        if !named.contains(key) {
             members.push((key.clone(), record.clone()));
         }
         Ok(members)
