@@ -21,17 +21,22 @@ use std::collections::BTreeSet;
 /// knows are answered as before, the others are decided by value. `entries` are their numbers.
 ///
 /// Answers to conflicts stay settled: the conflict they answered is not the one that is there now, and what
-/// they wrote is among what the follower holds. What was handed in of an earlier epoch stays so too.
+/// they wrote is among what the follower holds. What was handed in of an earlier epoch stays so too, where the
+/// question that came of it was pulled; else nobody but this entry knows of it.
 pub fn offer_again(snapshot: &Snapshot, entries: &BTreeSet<i64>) -> Decision {
     let mut plan = Plan { head: snapshot.head, ..Plan::default() };
     let taken_in = |e: &&Entry| matches!(e.state, EntryState::Settled | EntryState::Receipted);
     let named = snapshot.outbox.values().flatten().filter(|e| entries.contains(&e.seq));
     for entry in named.filter(taken_in) {
-        if &*entry.change.collection == CONFLICT || entry.change.lost.is_some() {
+        let is_settled = entry.state == EntryState::Settled;
+        if &*entry.change.collection == CONFLICT {
             // A stamp of the lost epoch may lie beyond all that the new one gives for a long time.
-            if entry.state == EntryState::Receipted {
+            if !is_settled {
                 plan.outbox.push(Entry { receipt_stamp: Some(Stamp(0)), ..entry.clone() });
             }
+            continue;
+        }
+        if is_settled && entry.change.lost.is_some() {
             continue;
         }
         plan.outbox.push(Entry {

@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Cable, PROFILE, START, Trouble, data, desk, dump, key, space, write};
+use harness::{Cable, CutAfter, PROFILE, START, Trouble, data, desk, dump, key, space, write};
 use ropeway_core::{
     change::Op,
     conflict::{Kind, Resolution},
@@ -25,28 +25,39 @@ use std::{sync::Arc, time::Duration};
 
 /// A node on a store that can be copied, under the name by which its ids are drawn.
 struct Place {
+    profile: String,
     store: Arc<MemoryStore>,
     node: Node,
     clock: Arc<ManualClock>,
 }
 
-async fn open(store: Arc<MemoryStore>, name: &str, follows: bool, clock: &Arc<ManualClock>) -> Place {
+async fn open(
+    store: Arc<MemoryStore>,
+    name: &str,
+    follows: bool,
+    clock: &Arc<ManualClock>,
+    text: &str,
+) -> Place {
     let options = NodeOptions {
         store: store.clone() as Stored,
-        profile: Arc::new(profile::parse(PROFILE, "race.toml").unwrap()),
+        profile: Arc::new(profile::parse(text, "race.toml").unwrap()),
         clock: clock.clone() as Arc<dyn Clock>,
         ids: Arc::new(SequentialIds::new(name)) as Arc<dyn Ids>,
         follows,
     };
     let node = Node::open(options).await.unwrap();
     node.open_space(&space()).await.unwrap();
-    Place { store, node, clock: clock.clone() }
+    Place { profile: text.to_owned(), store, node, clock: clock.clone() }
 }
 
 impl Place {
     async fn new(name: &str, follows: bool, clock: &Arc<ManualClock>) -> Self {
+        Self::with(PROFILE, name, follows, clock).await
+    }
+
+    async fn with(profile: &str, name: &str, follows: bool, clock: &Arc<ManualClock>) -> Self {
         let store = MemoryStore::new(Epoch::trusted(format!("epoch-{name}")), follows);
-        open(Arc::new(store), name, follows, clock).await
+        open(Arc::new(store), name, follows, clock, profile).await
     }
 
     /// Goes back to an image of it, as `restore` does.
@@ -54,7 +65,7 @@ impl Place {
         let store = Arc::new(image.image());
         let ids = SequentialIds::new(&format!("epoch-{again}"));
         begin_epoch(&*store, &*self.clock, &ids, &[space()], false).await.unwrap();
-        *self = open(store, again, self.node.follows(), &self.clock).await;
+        *self = open(store, again, self.node.follows(), &self.clock, &self.profile).await;
     }
 
     async fn device(&self, name: &str) -> String {
@@ -142,9 +153,13 @@ fn clock() -> Arc<ManualClock> {
 
 /// A cloud with a race and an incident, a Pi that has them, and an image of the cloud from that moment.
 async fn venue() -> (Place, Place, String, MemoryStore) {
+    venue_of(PROFILE).await
+}
+
+async fn venue_of(profile: &str) -> (Place, Place, String, MemoryStore) {
     let clock = clock();
-    let cloud = Place::new("cloud", false, &clock).await;
-    let pi = Place::new("pi", true, &clock).await;
+    let cloud = Place::with(profile, "cloud", false, &clock).await;
+    let pi = Place::with(profile, "pi", true, &clock).await;
     let token = cloud.device("Pi").await;
     cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
     pi.sync(&cloud.cable(&token)).await;
@@ -531,4 +546,59 @@ async fn an_upstream_restored_again_before_it_was_answered_loses_nothing_more() 
     assert_equal(&cloud, &pi).await;
     let asked = cloud.cable(&token).hello().await.unwrap();
     assert!(asked.epoch.contains("once-more"));
+}
+
+/// The same where the list was handed in and receipted, and the pull that would have brought its questions was
+/// cut; also where the epoch that gave those receipts had its clock a year ahead.
+#[tokio::test]
+async fn what_was_handed_in_to_an_epoch_that_is_lost_too_is_handed_in_again() {
+    for ahead in [Duration::ZERO, Duration::from_secs(365 * 86_400)] {
+        let (mut cloud, pi, token, image) = venue().await;
+        afternoon(&cloud, &pi, &token).await;
+        let right = cloud.clock.now();
+        cloud.clock.advance(ahead);
+        cloud.restore(&image, "again").await;
+        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 3.into() };
+        pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+        assert!(!cloud.lost().await.is_empty() && cloud.field("race", "race-2", "name").await.is_null());
+        cloud.clock.jump_to(right.plus(1_000_000));
+        cloud.restore(&image, "once-more").await;
+        pi.sync(&cloud.cable(&token)).await;
+        assert_eq!(cloud.lost().await.len(), 3, "ahead by {ahead:?}");
+        assert_eq!(pi.unsettled().await, 0, "ahead by {ahead:?}");
+        assert_equal(&cloud, &pi).await;
+    }
+}
+
+/// An answer that was receipted, and not pulled, by an epoch whose clock was a year ahead: the question it
+/// answered is open again, here and there, and nothing waits for the year to pass.
+#[tokio::test]
+async fn an_answer_to_a_question_of_a_lost_epoch_waits_for_nothing() {
+    let anyone = PROFILE.replace("resolver = \"upstream\"", "resolver = \"anyone\"");
+    let (mut cloud, pi, token, _) = venue_of(&anyone).await;
+    pi.put("Ada", "incident", "early", json!({ "description": "by Ada" })).await;
+    cloud.put("VAR", "incident", "early", json!({ "description": "by the VAR" })).await;
+    pi.sync(&cloud.cable(&token)).await;
+    let image = cloud.store.image();
+    let open = pi.node.conflicts(&space(), true).await.unwrap().pop().unwrap();
+    let answer = Resolve {
+        conflict: open.id.clone(),
+        version: None,
+        resolution: Resolution::Incoming,
+        data: None,
+        notes: None,
+        change: None,
+    };
+    pi.node.resolve(&space(), &desk("Ada", "device"), answer).await.unwrap();
+    let right = cloud.clock.now();
+    cloud.clock.advance(Duration::from_secs(365 * 86_400));
+    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into() };
+    pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+    assert_eq!(cloud.field("incident", "early", "description").await, "by Ada");
+    cloud.clock.jump_to(right.plus(1_000_000));
+    cloud.restore(&image, "again").await;
+    pi.sync(&cloud.cable(&token)).await;
+    assert_eq!(pi.unsettled().await, 0);
+    assert_eq!(pi.node.conflicts(&space(), true).await.unwrap().pop().unwrap().id, open.id);
+    assert_equal(&cloud, &pi).await;
 }
