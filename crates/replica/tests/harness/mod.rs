@@ -7,6 +7,7 @@
 )]
 
 pub mod pair;
+pub mod place;
 #[path = "../../../store/tests/server/mod.rs"]
 pub mod server;
 
