@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::Result;
 use ropeway_core::{id::DeviceId, profile::Writes};
-use ropeway_replica::{Enrolment, Renewal, Seen};
+use ropeway_replica::{Enrolled, Enrolment, Renewal, Seen};
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -19,6 +19,14 @@ pub(crate) enum DeviceCommand {
     /// All devices
     #[command(after_help = "Example:\n  ropeway device ls --json")]
     Ls,
+    /// Give a device a new token, shown once; the old one is good for nothing from now on
+    #[command(after_help = "Example:\n  ropeway device rotate 01984f10-0000-7000-8000-000000000127
+
+What the device has not sent yet stays on it, and goes with the new token.")]
+    Rotate {
+        /// Its uuid, as `device ls` shows it
+        id: String,
+    },
     /// Take a device's right to sync away, for good; its own unsent work stays on it, and what it sends waits
     /// in quarantine
     #[command(after_help = "Example:\n  ropeway device revoke 01984f10-0000-7000-8000-000000000127 --yes")]
@@ -74,6 +82,7 @@ pub(crate) async fn run(command: DeviceCommand, opened: &Opened, output: Output)
     match command {
         DeviceCommand::Add(args) => add(args, opened, output).await,
         DeviceCommand::Ls => list(opened, output).await,
+        DeviceCommand::Rotate { id } => rotate(&id, opened, output).await,
         DeviceCommand::Revoke { id, yes } => revoke(&id, yes, opened, output).await,
         DeviceCommand::Quarantine(command) => quarantine::run(command, opened, output).await,
         DeviceCommand::Renew { restored, yes, .. } => renew(restored, yes, opened, output).await,
@@ -89,6 +98,17 @@ async fn add(args: AddArgs, opened: &Opened, output: Output) -> Result<Exit> {
     let role = args.role.map_or_else(|| default_role(opened), Ok)?;
     let (space, mode) = (opened.space.clone(), args.mode);
     let enrolled = opened.node.enrol(Enrolment { id, name: args.name, space, role, mode, metadata }).await?;
+    show_token(&enrolled, opened, output)
+}
+
+async fn rotate(id: &str, opened: &Opened, output: Output) -> Result<Exit> {
+    let id = DeviceId::parse(id).map_err(|e| Failure::usage(e.to_string()))?;
+    let enrolled = opened.node.rotate(&opened.space, &id).await?;
+    show_token(&enrolled, opened, output)
+}
+
+/// The only sight of a token.
+fn show_token(enrolled: &Enrolled, opened: &Opened, output: Output) -> Result<Exit> {
     let mut json = show::device(&enrolled.device);
     json["api_token"] = enrolled.token.clone().into();
     let listen = &opened.config.listen;

@@ -42,7 +42,7 @@ pub(crate) struct Inner {
     pub(crate) live: Arc<Slots<DeviceId>>,
     /// Cancelled when the host is told to stop.
     pub(crate) drain: CancellationToken,
-    /// Changes when this process revoked a device.
+    /// Changes when this process revoked a device or gave one another token.
     pub(crate) revoked: watch::Sender<()>,
     /// Counts requests, for their ids.
     pub(crate) requests: AtomicU64,

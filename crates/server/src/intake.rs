@@ -9,7 +9,7 @@ use ropeway_core::{
     time::Stamp,
 };
 use ropeway_protocol::{Problem, ProblemCode};
-use ropeway_replica::{Device, ReplicaError};
+use ropeway_replica::{Device, Enrolled, ReplicaError};
 use std::collections::BTreeSet;
 use tokio::{sync::SemaphorePermit, time::Instant};
 
@@ -80,6 +80,15 @@ impl Host {
         let revoked = self.node().revoke(caller.space(), &id).await?;
         self.inner.revoked.send_replace(());
         Ok(revoked)
+    }
+
+    /// Gives a device a new token and ends what it has open here with the old one (GP-13).
+    pub async fn rotate(&self, caller: &Caller, id: &str) -> Result<Enrolled, Failure> {
+        caller.must_be_admin()?;
+        let id = self.device_of(caller, id).await?.id;
+        let enrolled = self.node().rotate(caller.space(), &id).await?;
+        self.inner.revoked.send_replace(());
+        Ok(enrolled)
     }
 
     /// A device of the caller's space.

@@ -164,6 +164,30 @@ pub(crate) fn without_a_good_token_nothing_goes_and_nothing_is_lost() {
     assert_eq!(pair.cloud.data("incident", "i-1")["description"], "kept");
 }
 
+/// GP-13: a device gets a new token, shown once; the old one stops at once, and nothing of the device's work is lost.
+#[test]
+fn a_device_gets_a_new_token_and_the_old_one_stops() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    pair.pi.write("incident", "i-1", json!({ "race": "race-1", "description": "kept" }));
+    let rotated: Ran = pair.cloud.command(&["device", "rotate", &pair.device]).output().unwrap().into();
+    let said = rotated.exits(0).stdout;
+    let line = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let (uuid, token) = (line("Device UUID: "), line("API Token: "));
+    assert!(uuid == pair.device && token.len() == 64 && token != pair.token, "{said}");
+    assert_eq!(pair.pi.run(&["sync"]).exits(1).json()["problem"], "unauthenticated");
+    put_token(&pair.pi.dir, &token);
+    pair.settle();
+    assert_eq!(pair.cloud.data("incident", "i-1")["description"], "kept");
+    let listed = pair.cloud.ask(&["device", "ls"]);
+    assert!(listed.as_array().unwrap().len() == 1 && !listed.to_string().contains(&token), "{listed}");
+    pair.cloud.run(&["device", "rotate", "nobody"]).exits(1);
+    pair.cloud.ask(&["device", "revoke", &pair.device, "--yes"]);
+    pair.cloud.run(&["device", "rotate", &pair.device]).exits(1);
+    assert_eq!(pair.pi.run(&["sync"]).exits(1).json()["problem"], "device_revoked", "it stays revoked");
+}
+
 /// F14: a credential that ends in the middle of a pull. What came is kept, and so is what was written meanwhile;
 /// with a new one the pull goes on where it was.
 #[test]

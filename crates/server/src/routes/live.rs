@@ -44,6 +44,7 @@ pub(super) async fn live(State(host): State<Host>, caller: Caller) -> Result<Res
         host,
         space: caller.device.space,
         device: caller.device.id,
+        token_hash: caller.device.token_hash,
         heads,
         revoked,
         look,
@@ -61,9 +62,11 @@ struct Telling {
     host: Host,
     space: SpaceId,
     device: DeviceId,
+    /// The token with which it was opened, hashed.
+    token_hash: String,
     heads: watch::Receiver<Stamp>,
     revoked: watch::Receiver<()>,
-    /// When to look whether another process revoked the device.
+    /// When to look whether another process revoked the device or gave it another token.
     look: Interval,
     told: Option<Stamp>,
     _slot: Slot<DeviceId>,
@@ -92,10 +95,12 @@ impl Telling {
         }
     }
 
-    /// Whether the device is still active. While the database cannot be asked, it is taken to be.
+    /// Whether the device is still active and has no newer token. While the database cannot be asked, it is taken to be.
     async fn may_go_on(&self) -> bool {
         match self.host.node().store().device(&self.space, &self.device).await {
-            Ok(found) => found.is_some_and(|device| device.status == DeviceStatus::Active),
+            Ok(found) => found.is_some_and(|device| {
+                device.status == DeviceStatus::Active && device.token_hash == self.token_hash
+            }),
             Err(_) => true,
         }
     }

@@ -80,6 +80,9 @@ async fn a_stream_ends_when_its_device_is_revoked() {
     ended(elsewhere).await;
     rig.push_as(&rig.other, &[incident(1)]).await.ok();
     until(&mut other, "event: head").await;
+    let id = ropeway_core::id::DeviceId::parse("admin-other").unwrap();
+    rig.node.rotate(&crate::rig::space("other"), &id).await.unwrap();
+    ended(other).await;
 }
 
 #[tokio::test]
