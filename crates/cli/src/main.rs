@@ -1,6 +1,7 @@
 //! `ropeway`: the one binary. Each command is a room of its own; this file only shows the way.
 
 mod alert;
+mod apps;
 mod backup;
 mod bench;
 mod check;

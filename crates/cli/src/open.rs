@@ -2,6 +2,7 @@
 //! follows an upstream, so that every command treats it alike, whoever starts it.
 
 use crate::{
+    apps::{self, APPS},
     config::{Config, Mode, is_file},
     database::Opening,
     failure::Failure,
@@ -21,9 +22,6 @@ const APP: &str = "cli.app";
 const PROFILE: &str = "cli.profile";
 const FOLLOWS: &str = "cli.follows";
 const UPSTREAM: &str = "cli.upstream";
-
-/// The built-in profiles.
-const BUILT_IN: [(&str, &str); 1] = [("race-logger", ropeway_race_logger::PROFILE)];
 
 /// Whether a command may begin a new node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,7 +128,7 @@ async fn remember_upstream(store: &dyn Store, config: &Config, begins: bool) -> 
 /// The profile named or remembered. A database belongs to one app for good.
 async fn choose_profile(store: &dyn Store, named: Option<&str>) -> Result<Profile> {
     let remembered = store.meta(PROFILE).await?;
-    let chosen = named.or(remembered.as_deref()).unwrap_or(BUILT_IN[0].0);
+    let chosen = named.or(remembered.as_deref()).unwrap_or(APPS[0].name);
     let profile = load_profile(chosen)?;
     match store.meta(APP).await? {
         None => store.put_meta(APP, &profile.name).await?,
@@ -158,11 +156,11 @@ async fn choose_profile(store: &dyn Store, named: Option<&str>) -> Result<Profil
 /// Reads a built-in profile or one in a file.
 fn load_profile(name: &str) -> Result<Profile> {
     if !is_file(name) {
-        let found = BUILT_IN.iter().find(|(known, _)| *known == name);
-        let known = BUILT_IN.map(|(known, _)| known).join(", ");
+        let known = APPS.map(|app| app.name).join(", ");
         let none = || Failure::usage(format!("there is no built-in profile `{name}`; there is {known}"));
-        let (_, text) = found.ok_or_else(|| none().next("a profile in a file is named like ./app.toml"))?;
-        return parse_profile(text, name);
+        let app =
+            apps::of(name).ok_or_else(|| none().next("a profile in a file is named like ./app.toml"))?;
+        return parse_profile(app.profile, name);
     }
     let missing = |e| Failure::usage(format!("the profile {name}: {e}")).next("name it with --profile");
     let text = fs::read_to_string(name).map_err(missing)?;

@@ -2,7 +2,7 @@
 //! upstream it follows that too.
 
 use crate::{
-    alert,
+    alert, apps,
     config::{Mode, Overrides},
     failure::{Exit, Failure},
     open::{Opened, others_may_read},
@@ -130,9 +130,9 @@ async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     options.limits = opened.config.limits.server.clone();
     (options.tls, options.syncs) = (tls, opened.config.sync_enabled);
     // One profile a node: its app's documented API is mounted, and no other.
-    if opened.node.profile().name == "race-logger" {
-        options.apps.push(ropeway_race_logger::routes(opened.config.data_dir.join("clips")));
-    }
+    options
+        .apps
+        .extend(apps::of(&opened.node.profile().name).map(|app| (app.routes)(&opened.config.data_dir)));
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())
             .next("is another node running there? Choose another --listen; nothing was changed")

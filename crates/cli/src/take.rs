@@ -16,8 +16,9 @@ use std::collections::BTreeSet;
 Exit codes: 0 it is here, 1 failed, 3 it is here but changes were refused, wait or were parked, 4 the upstream
 was not reached: what had come already is kept and the next sync goes on from there.")]
 pub(crate) struct DownloadArgs {
-    /// What to take along: the id of a competition, or an audience such as `competition:ID`
-    competition: String,
+    /// What to take along: an audience such as `competition:ID`, or its id where the profile has one kind to choose
+    #[arg(value_name = "AUDIENCE")]
+    audience: String,
     /// Whom to follow [default: as configured, or the one followed before]
     #[arg(long, value_name = "URL")]
     pub(crate) upstream: Option<String>,
@@ -39,7 +40,7 @@ pub(crate) struct ClearArgs {
 
 /// Subscribes and syncs until all of it is here.
 pub(crate) async fn download(args: DownloadArgs, opened: &Opened, output: Output) -> Result<Exit> {
-    let key = key_of(&args.competition, opened)?;
+    let key = key_of(&args.audience, opened)?;
     let transport = upstream::transport(opened)?;
     transport.subscribe(&key, true).await?;
     let report = sync::once(opened, &transport).await?;
@@ -53,8 +54,8 @@ pub(crate) async fn download(args: DownloadArgs, opened: &Opened, output: Output
     });
     output.either(&document, || {
         let came = format!("{key}: {} records came", report.pulled);
-        // The words of the documents (ISMF-063), only where all of it is here.
-        if is_here { format!("{came}\nReady for offline operation") } else { came }
+        // The app's words (ISMF-063), only where all of it is here.
+        if is_here { format!("{came}\n{}", opened.node.profile().words.ready) } else { came }
     })?;
     told(&report, opened, output);
     Ok(if is_here || exit != Exit::Done { exit } else { Exit::Failed })
@@ -90,11 +91,12 @@ pub(crate) async fn clear(args: ClearArgs, opened: &Opened, output: Output) -> R
         "audiences": keys, "cleared": cleared, "kept": left, "reasons": [], "receipt": receipt,
     });
     output.either(&document, || match left.is_empty() {
-        // The last words are those of the documents (ISMF-071).
+        // The last words are the app's (ISMF-071).
         true if cleared => format!(
-            "cleared: {}; nothing was deleted; {}\nReady for next competition",
+            "cleared: {}; nothing was deleted; {}\n{}",
             listed(&keys),
-            signed(&receipt)
+            signed(&receipt),
+            opened.node.profile().words.cleared
         ),
         true => format!("cleared: {}; nothing was deleted", listed(&keys)),
         false => format!("cleared, but membership keeps {}; nothing was deleted", listed(&left)),

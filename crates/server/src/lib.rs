@@ -31,3 +31,4 @@ pub use limits::Limits;
 pub use routes::document;
 pub use serve::{Drained, ServeError, Server, ServerOptions};
 pub use tls::{Tls, TlsError};
+pub use utoipa_axum::router::OpenApiRouter;

@@ -1,5 +1,7 @@
 //! Names and values inside SQL text: only views need them, everything else binds its values.
 
+use ropeway_core::profile::Views;
+
 /// A name in SQL. Profiles have validated it; it is quoted all the same.
 pub(crate) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
@@ -18,6 +20,14 @@ pub(crate) fn camel(collection: &str) -> String {
         first.to_ascii_uppercase() + rest
     };
     words.map(capital).collect()
+}
+
+/// The branch of a `CASE` that tells a contest led by the profile's own field apart from others (ISMF-058).
+pub(crate) fn mismatch(views: &Views) -> String {
+    let field = views.mismatch.as_deref();
+    // A `CASE` without a branch is none: nothing is led by no field.
+    let word = field.map_or_else(|| "mismatch".to_owned(), |field| format!("{field}_mismatch"));
+    format!("WHEN {} THEN {}", literal(field.unwrap_or_default()), literal(&word))
 }
 
 #[cfg(test)]

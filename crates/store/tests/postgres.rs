@@ -162,6 +162,8 @@ retry = ["1m", "5m"]
 id = "client_uuid"
 local_id = "id"
 reference = "{}_client_uuid"
+numbered = "incident"
+mismatch = "decision"
 [roles.admin]
 write = "*"
 resolve = true

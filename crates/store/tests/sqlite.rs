@@ -210,6 +210,8 @@ retry = ["1m", "5m"]
 id = "client_uuid"
 local_id = "id"
 reference = "{}_client_uuid"
+numbered = "incident"
+mismatch = "decision"
 [roles.admin]
 write = "*"
 resolve = true
@@ -389,6 +391,10 @@ async fn conflicts_and_devices_are_shown_as_documented() {
     let done = conflict.replace(r#""state":"open""#, r#""notes":"seen","resolution":"incoming","resolved_at":"2026-02-14T11:00:00Z","resolved_by":{"device":"cloud","person":"Bo"},"state":"resolved""#);
     put(&store, "conflict/c2:bib", &done.replace("\"decision\"]", "\"bib\"]").replace("incident", "race"))
         .await;
+    // CT-04: a merge waits for nobody.
+    let join =
+        conflict.replace("\"fields\",", "\"join\",").replace(r#""state":"open""#, r#""state":"automatic""#);
+    put(&store, "conflict/c3:join", &join).await;
     let (names, rows) = query(&file(&dir), "SELECT * FROM sync_conflicts ORDER BY conflict");
     let wanted = [
         "id",
@@ -427,6 +433,7 @@ async fn conflicts_and_devices_are_shown_as_documented() {
     assert_eq!(rows[0][1..13], open);
     let resolved = ["device_wins", "Bo", "2026-02-14T11:00:00Z", "seen"];
     assert_eq!(rows[1][8..12], resolved);
+    assert_eq!((&*rows[2][3], &*rows[2][8]), ("auto_merged", "cloud_wins"));
     assert_eq!([&*rows[1][1], &*rows[1][3], &*rows[1][4]], ["-", "uuid_exists_different_data", "Race"]);
     let pi = ropeway_store::Device {
         id: device("pi-1"),

@@ -19,6 +19,9 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     audience::circles(&draft.collections, mistakes);
     let known: Vec<&str> = draft.collections.iter().map(|c| c.name.get_ref().as_str()).collect();
     let role_names: Vec<&str> = draft.roles.iter().map(|r| r.name.get_ref().as_str()).collect();
+    if let Some(name) = draft.views.numbered.as_ref().filter(|n| !known.contains(&n.get_ref().as_str())) {
+        mistakes.at(&name.span(), unknown("collection", name.get_ref(), &known));
+    }
     let order = order::parents_first(&draft.collections, mistakes);
     let compiled = draft.collections.iter().map(|collection| {
         let mut rules = Scope { collection, known: &known, roles: &role_names }.rules(mistakes);
@@ -40,7 +43,10 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
             id: draft.views.id.into_inner(),
             local_id: draft.views.local_id.into_inner(),
             reference: draft.views.reference.into_inner(),
+            numbered: draft.views.numbered.map(At::into_inner),
+            mismatch: draft.views.mismatch.map(At::into_inner),
         },
+        words: draft.words,
     }
 }
 

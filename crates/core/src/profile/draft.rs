@@ -1,7 +1,7 @@
 //! A profile as written: every key read, every value with its place, nothing compared with anything yet.
 
 use super::{
-    DeleteRule, Kind, OnDelete, Resolver, Sees, StaleReplace,
+    DeleteRule, Kind, OnDelete, Resolver, Sees, StaleReplace, Words,
     audience::{self, AudienceDraft},
     rule::{self, RuleDraft},
     source::{self, At, Mistakes, Span, Table, named},
@@ -11,7 +11,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 const PROFILE: &[&str] =
-    &["name", "version", "resolver", "sync_every", "retry", "views", "roles", "collections"];
+    &["name", "version", "resolver", "sync_every", "retry", "views", "words", "roles", "collections"];
 const COLLECTION: &[&str] = &[
     "table",
     "fields",
@@ -58,6 +58,7 @@ pub(super) struct Draft {
     pub(super) sync_every: Duration,
     pub(super) retry: Vec<Duration>,
     pub(super) views: ViewsDraft,
+    pub(super) words: Words,
     pub(super) roles: Vec<RoleDraft>,
     pub(super) collections: Vec<CollectionDraft>,
 }
@@ -67,6 +68,8 @@ pub(super) struct ViewsDraft {
     pub(super) id: At<String>,
     pub(super) local_id: At<String>,
     pub(super) reference: At<String>,
+    pub(super) numbered: Option<At<String>>,
+    pub(super) mismatch: Option<At<String>>,
 }
 
 /// A role.
@@ -144,6 +147,7 @@ pub(super) fn read(document: &At<DeTable<'_>>, mistakes: &mut Mistakes) -> Draft
         },
         retry: retry(&table, mistakes),
         views: views(&table, mistakes),
+        words: words(&table, mistakes),
         roles: roles.into_iter().filter_map(|(name, value)| role(name, value, mistakes)).collect(),
         collections: collections
             .into_iter()
@@ -221,15 +225,26 @@ fn duration(text: &At<String>, mistakes: &mut Mistakes) -> Duration {
 
 fn views(table: &Table<'_>, mistakes: &mut Mistakes) -> ViewsDraft {
     let inner = table.get("views");
-    let inner = inner.and_then(|v| Table::read("`views`", v, &["id", "local_id", "reference"], mistakes));
+    let keys = &["id", "local_id", "reference", "numbered", "mismatch"];
+    let inner = inner.and_then(|v| Table::read("`views`", v, keys, mistakes));
     let mut name = |key: &str, or: &str| {
         let written = inner.as_ref().and_then(|t| t.text(key, mistakes));
         written.unwrap_or_else(|| At::new(0..0, or.to_owned()))
     };
-    ViewsDraft {
-        id: name("id", "id"),
-        local_id: name("local_id", "local_id"),
-        reference: name("reference", "{}"),
+    let (id, local_id, reference) = (name("id", "id"), name("local_id", "local_id"), name("reference", "{}"));
+    let mut named = |key: &str| inner.as_ref().and_then(|t| t.text(key, mistakes));
+    ViewsDraft { id, local_id, reference, numbered: named("numbered"), mismatch: named("mismatch") }
+}
+
+fn words(table: &Table<'_>, mistakes: &mut Mistakes) -> Words {
+    let inner = table.get("words").and_then(|v| Table::read("`words`", v, &["ready", "cleared"], mistakes));
+    let mut say = |key: &str, or: &str| {
+        let written = inner.as_ref().and_then(|t| t.text(key, mistakes));
+        written.map_or_else(|| or.to_owned(), At::into_inner)
+    };
+    Words {
+        ready: say("ready", "ready to work offline"),
+        cleared: say("cleared", "ready for what comes next"),
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Profile {
     pub sync_every: Duration,
     /// Names in the SQL views.
     pub views: Views,
+    /// What it says to people.
+    pub words: Words,
     /// Roles and what they may write.
     pub roles: BTreeMap<String, Role>,
     /// Collections by name.
@@ -73,6 +75,19 @@ pub struct Views {
     pub local_id: String,
     /// Column of a reference; `{}` stands for the field's name.
     pub reference: String,
+    /// The collection whose number stands beside each conflict about it, in the column `<collection>_id` (ISMF-057).
+    pub numbered: Option<String>,
+    /// The field whose contests are told apart from others, as `<field>_mismatch` (ISMF-058).
+    pub mismatch: Option<String>,
+}
+
+/// What the app says to people at the two ends of the work in the field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// When all that was asked for is here (ISMF-063).
+    pub ready: String,
+    /// When it was given back (ISMF-071).
+    pub cleared: String,
 }
 
 /// A role of the profile.

@@ -144,6 +144,9 @@ pub(super) fn check(draft: &Draft, mistakes: &mut Mistakes) {
     plain("view's column", &draft.views.id, mistakes);
     plain("view's column", &draft.views.local_id, mistakes);
     reference(&draft.views.reference, mistakes);
+    for name in [&draft.views.numbered, &draft.views.mismatch].into_iter().flatten() {
+        plain("view's column", name, mistakes);
+    }
     let mut views: BTreeMap<&str, &str> = BTreeMap::new();
     for collection in &draft.collections {
         relation("collection", &collection.name, mistakes);

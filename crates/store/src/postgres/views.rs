@@ -7,7 +7,7 @@ use super::{
     registry,
     rows::to_json,
 };
-use crate::view_names::{camel, ident, literal};
+use crate::view_names::{camel, ident, literal, mismatch};
 use ropeway_core::{
     id::CONFLICT,
     profile::{Kind, Profile, Rules},
@@ -180,18 +180,18 @@ fn queue(profile: &Profile) -> String {
 }
 
 /// ISMF-057, ISMF-058, ISMF-059: the conflicts, in the words of the documents.
-const CONFLICTS: &str = "SELECT r.local_id AS id, {incident} AS incident_id,
+const CONFLICTS: &str = "SELECT r.local_id AS id,{numbered}
   r.data::json #>> '{incoming,by,device}' AS device_uuid_source,
   CASE r.data::json ->> 'kind' WHEN 'orphan' THEN 'foreign_key_not_found'
-    WHEN 'join' THEN 'fingerprint_match_uuid_differs' WHEN 'twins' THEN 'fingerprint_match_uuid_differs'
+    WHEN 'join' THEN 'auto_merged' WHEN 'twins' THEN 'fingerprint_match_uuid_differs'
     WHEN 'alike' THEN 'fingerprint_match_uuid_differs'
-    ELSE CASE WHEN r.data::json #>> '{fields,0}' = 'decision' THEN 'decision_mismatch'
-      ELSE 'uuid_exists_different_data' END END AS conflict_type,
+    ELSE CASE r.data::json #>> '{fields,0}' {mismatch} ELSE 'uuid_exists_different_data' END
+    END AS conflict_type,
   {type} AS record_type, r.data::json ->> 'record' AS record_client_uuid,
   r.data::json #> '{server,values}' AS cloud_data, r.data::json #> '{incoming,values}' AS device_data,
   CASE r.data::json ->> 'state' WHEN 'open' THEN 'pending'
-    ELSE CASE r.data::json ->> 'resolution' WHEN 'server' THEN 'cloud_wins'
-      WHEN 'incoming' THEN 'device_wins' ELSE 'manual' END END AS resolution,
+    ELSE CASE r.data::json ->> 'resolution' WHEN 'incoming' THEN 'device_wins'
+      WHEN 'merged' THEN 'manual' WHEN 'apart' THEN 'manual' ELSE 'cloud_wins' END END AS resolution,
   coalesce(r.data::json #>> '{resolved_by,person}', r.data::json #>> '{resolved_by,device}')
     AS resolved_by_user_id,
   r.data::json ->> 'resolved_at' AS resolved_at, r.data::json ->> 'notes' AS resolution_notes,
@@ -201,16 +201,17 @@ const CONFLICTS: &str = "SELECT r.local_id AS id, {incident} AS incident_id,
 
 fn conflicts(profile: &Profile) -> String {
     let of = "(r.data::json ->> 'collection')";
-    let incident = match profile.collections.contains_key("incident") {
-        false => "NULL::bigint".to_owned(),
-        true => format!(
-            "CASE {of} WHEN 'incident' THEN (SELECT i.local_id FROM rw_records i WHERE i.space = r.space \
-             AND i.collection = 'incident' AND i.id = r.data::json ->> 'record') END"
-        ),
-    };
+    let numbered = profile.views.numbered.as_ref().map(|name| {
+        let (of_it, column) = (literal(name), ident(&format!("{name}_id")));
+        format!(
+            " CASE {of} WHEN {of_it} THEN (SELECT i.local_id FROM rw_records i WHERE i.space = r.space \
+             AND i.collection = {of_it} AND i.id = r.data::json ->> 'record') END AS {column},"
+        )
+    });
     CONFLICTS
         .replace("{type}", &types(of, profile.collections.keys().map(String::as_str)))
-        .replace("{incident}", &incident)
+        .replace("{numbered}", &numbered.unwrap_or_default())
+        .replace("{mismatch}", &mismatch(&profile.views))
         .replace("{modified}", &time("r.modified_at"))
         .replace("{space}", SPACE)
         .replace("{conflict}", &literal(CONFLICT))

@@ -6,7 +6,7 @@ use super::{
     errors::{Done, bad_json},
     registry, rows,
 };
-use crate::view_names::{camel, ident, literal};
+use crate::view_names::{camel, ident, literal, mismatch};
 use ropeway_core::{
     id::CONFLICT,
     profile::{Kind, Profile, Rules},
@@ -174,19 +174,19 @@ fn queue(profile: &Profile, numbers: &BTreeMap<&str, i64>) -> String {
 }
 
 /// ISMF-057, ISMF-058, ISMF-059: the conflicts, in the words of the documents.
-const CONFLICTS: &str = "SELECT r.local_id AS id, {incident} AS incident_id,
+const CONFLICTS: &str = "SELECT r.local_id AS id,{numbered}
   json_extract(r.data, '$.incoming.by.device') AS device_uuid_source,
   CASE json_extract(r.data, '$.kind') WHEN 'orphan' THEN 'foreign_key_not_found'
-    WHEN 'join' THEN 'fingerprint_match_uuid_differs' WHEN 'twins' THEN 'fingerprint_match_uuid_differs'
+    WHEN 'join' THEN 'auto_merged' WHEN 'twins' THEN 'fingerprint_match_uuid_differs'
     WHEN 'alike' THEN 'fingerprint_match_uuid_differs'
-    ELSE CASE WHEN json_extract(r.data, '$.fields[0]') = 'decision' THEN 'decision_mismatch'
-      ELSE 'uuid_exists_different_data' END END AS conflict_type,
+    ELSE CASE json_extract(r.data, '$.fields[0]') {mismatch} ELSE 'uuid_exists_different_data' END
+    END AS conflict_type,
   {type} AS record_type, json_extract(r.data, '$.record') AS record_client_uuid,
   json_extract(r.data, '$.server.values') AS cloud_data,
   json_extract(r.data, '$.incoming.values') AS device_data,
   CASE json_extract(r.data, '$.state') WHEN 'open' THEN 'pending'
-    ELSE CASE json_extract(r.data, '$.resolution') WHEN 'server' THEN 'cloud_wins'
-      WHEN 'incoming' THEN 'device_wins' ELSE 'manual' END END AS resolution,
+    ELSE CASE json_extract(r.data, '$.resolution') WHEN 'incoming' THEN 'device_wins'
+      WHEN 'merged' THEN 'manual' WHEN 'apart' THEN 'manual' ELSE 'cloud_wins' END END AS resolution,
   coalesce(json_extract(r.data, '$.resolved_by.person'), json_extract(r.data, '$.resolved_by.device'))
     AS resolved_by_user_id,
   json_extract(r.data, '$.resolved_at') AS resolved_at, json_extract(r.data, '$.notes') AS resolution_notes,
@@ -202,17 +202,19 @@ fn conflicts(profile: &Profile, numbers: &BTreeMap<&str, i64>) -> String {
     let of = "json_extract(r.data, '$.collection')";
     let types =
         if types.is_empty() { of.into() } else { format!("CASE {of} {} ELSE {of} END", types.join(" ")) };
-    let incident = match numbers.get("incident") {
-        None => "NULL".to_owned(),
-        Some(no) => format!(
-            "CASE {of} WHEN 'incident' THEN (SELECT i.local_id FROM rw_records i WHERE i.space = r.space \
-             AND i.collection = {no} AND i.id = json_extract(r.data, '$.record')) END"
-        ),
-    };
+    let numbered = profile.views.numbered.as_ref().map(|name| {
+        let (no, column) = (numbers.get(name.as_str()).copied().unwrap_or(-1), ident(&format!("{name}_id")));
+        format!(
+            " CASE {of} WHEN {} THEN (SELECT i.local_id FROM rw_records i WHERE i.space = r.space \
+             AND i.collection = {no} AND i.id = json_extract(r.data, '$.record')) END AS {column},",
+            literal(name)
+        )
+    });
     let conflict = numbers.get(CONFLICT).copied().unwrap_or(-1).to_string();
     CONFLICTS
         .replace("{type}", &types)
-        .replace("{incident}", &incident)
+        .replace("{numbered}", &numbered.unwrap_or_default())
+        .replace("{mismatch}", &mismatch(&profile.views))
         .replace("{modified}", &time("r.modified_at"))
         .replace("{conflict}", &conflict)
 }
