@@ -38,7 +38,7 @@ impl Database {
             Some(("postgres" | "postgresql", _)) => {
                 PostgresStore::check_url(url).map_err(|e| {
                     Failure::usage(e.to_string()).next(
-                        "give a URL like postgresql://user:password@host:5432/database; TLS is not spoken to it yet",
+                        "give a URL like postgresql://user:password@host:5432/database?sslmode=verify-full",
                     )
                 })?;
                 return Ok(Self::Server(url.to_owned()));

@@ -111,7 +111,7 @@ fn advice(error: &anyhow::Error) -> Option<&'static str> {
         StoreError::NoSpace(_) => Some("check `--space` and `--data-dir`"),
         StoreError::Corrupt { .. } => Some("stop this node, copy the data directory, then restore a backup"),
         StoreError::Unavailable { .. } => {
-            Some("what is stored is safe; check the disk and the file's permissions")
+            Some("what is stored is safe; check the database server, or the disk and the file's permissions")
         }
         _ => None,
     }

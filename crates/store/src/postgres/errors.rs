@@ -1,5 +1,6 @@
 //! What PostgreSQL's error codes mean to the engine.
 
+use super::address;
 use crate::StoreError;
 use deadpool_postgres::PoolError;
 use tokio_postgres::{Error, error::SqlState};
@@ -53,6 +54,9 @@ impl From<PoolError> for StoreError {
 
 /// Without a code the trouble is between here and the server, or in reading an answer.
 fn of_connection(error: Error) -> StoreError {
+    if let Some(what) = address::refusal(&error) {
+        return StoreError::Unavailable { what, source: Some(error.into()) };
+    }
     if error.is_closed() || std::error::Error::source(&error).is_some_and(|e| e.is::<std::io::Error>()) {
         return away("the connection to the database broke", error);
     }

@@ -1,6 +1,7 @@
 //! The store on PostgreSQL: for nodes whose data lives on a database server, and for several servers of
 //! one node.
 
+mod address;
 mod apply;
 mod audience;
 mod audit;
@@ -32,6 +33,7 @@ use crate::{
     Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, News, Place, Portion,
     PullEnd, Purged, Reader, ReaderPage, SpaceState, Store, StoreError, SyncRun, Walk, reading,
 };
+use address::Address;
 use async_trait::async_trait;
 use conn::Db;
 use news::Bus;
@@ -78,15 +80,15 @@ impl PostgresStore {
     }
 
     fn on(options: &PostgresOptions, db: Db, is_new: bool) -> Result<Self, StoreError> {
-        let config = open::config(&options.url)?;
-        let name = format!("the database {}", config.get_dbname().unwrap_or_default());
-        let news = Bus::new(config, db.clone());
+        let address = Address::read(&options.url)?;
+        let name = format!("the database {}", address.config.get_dbname().unwrap_or_default());
+        let news = Bus::new(address, db.clone());
         Ok(Self { db, name, is_new, news, queues: Queues::default() })
     }
 
     /// Whether an address can be understood. The error tells nothing that it holds.
     pub fn check_url(url: &str) -> Result<(), StoreError> {
-        open::config(url).map(drop)
+        Address::read(url).map(drop)
     }
 
     /// Whether opening it began a node.

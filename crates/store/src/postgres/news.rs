@@ -1,8 +1,8 @@
 //! News between the servers of one node: which space has got which head, told through the database. Hints
 //! only: they may be lost, doubled and late, and whoever waits for them polls as well.
 
-use super::conn::Db;
-use crate::News;
+use super::{address::Address, conn::Db};
+use crate::{News, StoreError};
 use ropeway_core::{id::SpaceId, time::Stamp};
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, broadcast};
-use tokio_postgres::{AsyncMessage, Config, NoTls};
+use tokio_postgres::AsyncMessage;
 
 /// What heads are told on.
 const HEAR: &str = "LISTEN ropeway_heads";
@@ -25,7 +25,7 @@ const WAITING: usize = 256;
 
 /// What is to be told and who hears.
 pub(super) struct Bus {
-    config: Config,
+    address: Address,
     db: Db,
     /// Heads that this process has moved and not told yet.
     moved: Mutex<BTreeMap<SpaceId, Stamp>>,
@@ -36,9 +36,9 @@ pub(super) struct Bus {
 
 impl Bus {
     /// Nobody hears or tells yet.
-    pub(super) fn new(config: Config, db: Db) -> Arc<Self> {
+    pub(super) fn new(address: Address, db: Db) -> Arc<Self> {
         let (moved, wake, heard, telling) = Default::default();
-        Arc::new(Self { config, db, moved, wake, heard, telling })
+        Arc::new(Self { address, db, moved, wake, heard, telling })
     }
 
     /// Tells heads as they move, those of a moment together, after their commit and never in it.
@@ -63,7 +63,7 @@ impl Bus {
         }
     }
 
-    async fn tell_one(&self, space: &SpaceId, head: Stamp) -> Result<(), crate::StoreError> {
+    async fn tell_one(&self, space: &SpaceId, head: Stamp) -> Result<(), StoreError> {
         let client = self.db.client().await?;
         let statement = client.prepare_cached(TELL).await?;
         client.query(&statement, &[&format!("{} {space}", head.0)]).await?;
@@ -74,10 +74,10 @@ impl Bus {
     async fn hear_on(bus: Weak<Self>) {
         loop {
             let Some(this) = bus.upgrade() else { return };
-            let (config, sender) = (this.config.clone(), lock(&this.heard).clone());
+            let (address, sender) = (this.address.clone(), lock(&this.heard).clone());
             drop(this);
             let Some(sender) = sender else { return };
-            if let Err(error) = hear(&config, &sender, &bus).await {
+            if let Err(error) = hear(&address, &sender, &bus).await {
                 tracing::debug!(%error, "news cannot be heard; looking goes on");
             }
             tokio::time::sleep(AGAIN).await;
@@ -107,11 +107,11 @@ impl News for Bus {
 }
 
 async fn hear(
-    config: &Config,
+    address: &Address,
     sender: &broadcast::Sender<(SpaceId, Stamp)>,
     bus: &Weak<Bus>,
-) -> Result<(), tokio_postgres::Error> {
-    let (client, mut connection) = config.connect(NoTls).await?;
+) -> Result<(), StoreError> {
+    let (client, mut connection) = address.config.connect(address.tls()?).await?;
     let listening = client.batch_execute(HEAR);
     let mut listening = std::pin::pin!(listening);
     let mut listens = false;

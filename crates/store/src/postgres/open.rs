@@ -1,6 +1,7 @@
 //! Opening: the connections, what the server must promise, and the newest schema.
 
 use super::{
+    address::Address,
     conn::{Data, Db},
     errors::{Done, corrupt},
     schema,
@@ -12,7 +13,6 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio_postgres::{Config, NoTls};
 
 /// How a database is opened.
 #[derive(Debug, Clone)]
@@ -44,26 +44,13 @@ impl PostgresOptions {
     }
 }
 
-/// What every session is told: no statement, no lock and no forgotten transaction lasts for ever, and a
-/// commit is on disk when it is answered.
-const SESSION: &str = "-c statement_timeout=60000 -c lock_timeout=15000 \
-  -c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on -c client_min_messages=warning";
-
-/// What connects to an address. An error tells what is wrong with it and nothing that it holds.
-pub(super) fn config(url: &str) -> Done<Config> {
-    let mut config: Config = url.parse().map_err(|e| StoreError::Unavailable {
-        what: format!("the database address cannot be understood: {e}"),
-        source: None,
-    })?;
-    config.application_name("ropeway").connect_timeout(Duration::from_secs(10)).options(SESSION);
-    Ok(config)
-}
-
 /// Connects and brings the schema up to date. With the connections: whether a node was begun here. `None`
 /// where nothing is there and nothing may be begun.
 pub(super) async fn open(options: &PostgresOptions, begin: bool) -> Done<Option<(Db, bool)>> {
+    let address = Address::read(&options.url)?;
     let recycling_method = RecyclingMethod::Fast;
-    let manager = Manager::from_config(config(&options.url)?, NoTls, ManagerConfig { recycling_method });
+    let Address { config, .. } = &address;
+    let manager = Manager::from_config(config.clone(), address.tls()?, ManagerConfig { recycling_method });
     let wait = Some(options.patience);
     let pool = Pool::builder(manager)
         .max_size(options.connections.max(2))
