@@ -112,7 +112,7 @@ enum Command {
     /// Measure this machine: ratios against the database's own limit, in one run
     #[command(after_help = "Example:\n  ropeway bench --rounds 3\nExits 1 when a target is missed.")]
     Bench(bench::BenchArgs),
-    /// Print the OpenAPI document of the native protocol
+    /// Print the OpenAPI document of the native protocol and of the app's own API
     #[command(after_help = "Example:\n  ropeway openapi > openapi.json")]
     Openapi,
 }
@@ -173,7 +173,7 @@ async fn run(command: Command, args: &NodeArgs, environment: &Environment, outpu
         Command::Bench(args) => {
             return Ok(if bench::run(args.clone(), &output).await? { Exit::Done } else { Exit::Failed });
         }
-        Command::Openapi => return openapi::run(output),
+        Command::Openapi => return openapi::run(args.profile.as_deref(), output),
         Command::Verify(args) => return backup::verify(args, output).await,
         _ => {}
     }

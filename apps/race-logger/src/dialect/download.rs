@@ -4,6 +4,7 @@ use super::{
     competitions::{Chosen, choose},
     door::{Asker, Refused},
     record_types::{RECORD_TYPES, by_collection},
+    shapes,
     view::{Lists, View, row_of},
 };
 use axum::{
@@ -19,9 +20,10 @@ use ropeway_replica::{FeedRequest, Node, ServedPage};
 use ropeway_server::Host;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
 
 /// What to read. A parameter of another name is let pass: documented clients add their own.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 pub(crate) struct Ask {
     #[serde(default)]
     competition_id: Option<String>,
@@ -49,6 +51,7 @@ impl Ask {
 
 /// The documented document: the competition and everything in it, with counts. With `limit` it comes in
 /// pages, and a cut download goes on at the cursor of its last page.
+#[utoipa::path(get, path = "/download", operation_id = "download", tag = "race logger", security(("token" = [])), params(Ask), responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn download(
     State(host): State<Host>,
     asker: Asker,
@@ -113,6 +116,7 @@ async fn page(
 }
 
 /// What is new since a cursor: every type, conflicts with their answers, what was joined, what was deleted.
+#[utoipa::path(get, path = "/changes", operation_id = "changes", tag = "race logger", security(("token" = [])), params(Ask), responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn changes(
     State(host): State<Host>,
     asker: Asker,

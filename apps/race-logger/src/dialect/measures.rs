@@ -6,6 +6,7 @@ use super::{
     competitions::all,
     door::{Asker, Refused},
     result::Entry,
+    shapes,
 };
 use axum::{Json, extract::State};
 use ropeway_core::{
@@ -20,6 +21,7 @@ use serde_json::{Value, json};
 const LATEST: usize = 1_000;
 
 /// Shows the latest syncs and the rates. For administrators: it speaks of every device.
+#[utoipa::path(get, path = "/sync_metrics", operation_id = "sync_metrics", tag = "race logger", security(("token" = [])), responses((status = 200, body = Object), shapes::Door))]
 pub(crate) async fn show(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let (node, space) = (host.node(), asker.caller.space());

@@ -6,6 +6,7 @@ use super::{
     competitions::{all, choose},
     door::{Asker, Refused, read_object},
     record_types::by_plural,
+    shapes,
 };
 use axum::{
     Json,
@@ -27,6 +28,7 @@ use std::collections::BTreeMap;
 const DATES: [&str; 2] = ["created_at", "updated_at"];
 
 /// `POST /competitions/merge`: `{"into", "competitions": […], "preview"}`.
+#[utoipa::path(post, path = "/competitions/merge", operation_id = "merge_competitions", tag = "race logger", security(("token" = [])), request_body = Object, responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn merge(
     State(host): State<Host>,
     asker: Asker,
@@ -137,6 +139,7 @@ fn clashes(into: &Key, stays: &Record, key: &Key, goes: &Record, races: &BTreeMa
 }
 
 /// `POST /{record_type}/{id}/unmerge`: the joined record lives again; nothing of either is lost (TR-03).
+#[utoipa::path(post, path = "/{record_type}/{client_uuid}/unmerge", operation_id = "unmerge", tag = "race logger", security(("token" = [])), params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String, Path, description = "The id of a record")), request_body = Object, responses((status = 200, body = Object), (status = 409, description = "It moved since", body = shapes::RaceLoggerError), shapes::Door, shapes::Unread, shapes::Absent))]
 pub(crate) async fn unmerge(
     State(host): State<Host>,
     asker: Asker,

@@ -19,37 +19,35 @@ mod merge;
 mod record;
 mod record_types;
 mod result;
+mod shapes;
 mod upload;
 mod view;
 
-use axum::{
-    Extension,
-    routing::{get, post},
-};
+use axum::Extension;
 use ropeway_server::Host;
 use std::path::PathBuf;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 /// The routes, to be mounted beside the native ones. Clips that come inside reports are kept under `clips`.
 pub fn routes(clips: PathBuf) -> OpenApiRouter<Host> {
     let api = OpenApiRouter::new()
-        .route("/health", get(health::health))
-        .route("/download", get(download::download))
-        .route("/changes", get(download::changes))
-        .route("/competitions", get(competitions::list).post(upload::competitions))
-        .route("/competitions/merge", post(merge::merge))
-        .route("/conflicts", get(conflicts::list))
-        .route("/conflicts/{id}", get(conflicts::show))
-        .route("/conflicts/{id}/resolve", post(conflicts::resolve))
-        .route("/conflicts/{id}/reopen", post(conflicts::reopen))
-        .route("/devices", get(devices::list).post(devices::register))
-        .route("/devices/{device_uuid}/rotate", post(devices::rotate))
-        .route("/devices/{device_uuid}/decommission", post(devices::decommission))
-        .route("/sync_metrics", get(measures::show))
-        .route("/{record_type}", post(upload::upload))
-        .route("/reports/{id}/video", get(clip::show))
-        .route("/{record_type}/{id}", get(record::show))
-        .route("/{record_type}/{id}/unmerge", post(merge::unmerge))
+        .routes(routes!(health::health))
+        .routes(routes!(download::download))
+        .routes(routes!(download::changes))
+        .routes(routes!(competitions::list, upload::competitions))
+        .routes(routes!(merge::merge))
+        .routes(routes!(conflicts::list))
+        .routes(routes!(conflicts::show))
+        .routes(routes!(conflicts::resolve))
+        .routes(routes!(conflicts::reopen))
+        .routes(routes!(devices::list, devices::register))
+        .routes(routes!(devices::rotate))
+        .routes(routes!(devices::decommission))
+        .routes(routes!(measures::show))
+        .routes(routes!(upload::upload))
+        .routes(routes!(clip::show))
+        .routes(routes!(record::show))
+        .routes(routes!(merge::unmerge))
         .fallback(health::nothing_here)
         .layer(Extension(clip::Shelf::new(clips)));
     OpenApiRouter::new().nest("/api/v1/sync", api)

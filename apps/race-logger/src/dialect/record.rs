@@ -3,6 +3,7 @@
 use super::{
     door::{Asker, Refused},
     record_types::by_plural,
+    shapes,
     view::{View, row_of},
 };
 use axum::{
@@ -14,6 +15,7 @@ use ropeway_server::Host;
 use serde_json::{Value, json};
 
 /// Shows one record; a joined one is the one that it was joined into, and says so.
+#[utoipa::path(get, path = "/{record_type}/{client_uuid}", operation_id = "show_record", tag = "race logger", security(("token" = [])), params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String, Path, description = "The id of a record")), responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,

@@ -1,6 +1,9 @@
 //! The race logger's documented API under stress: windows, twins at one instant, cut uploads, bad input, roles.
 
-use crate::rig::{Node, PATIENCE, call};
+use crate::{
+    described,
+    rig::{Node, PATIENCE, call},
+};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -52,7 +55,9 @@ impl Client {
     pub(crate) fn ask(&self, method: &str, path: &str, more: &[(&str, &str)], body: &str) -> (u16, Value) {
         let bearer = format!("Bearer {}", self.token);
         let headers = [&[("authorization", &*bearer)], more].concat();
-        let (status, text) = call(&self.url, method, &format!("/api/v1/sync{path}"), &headers, body);
+        let path = format!("/api/v1/sync{path}");
+        let (status, text) = call(&self.url, method, &path, &headers, body);
+        described::is_documented(method, &path, status);
         (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}")))
     }
 

@@ -1,7 +1,10 @@
 //! Every request and answer that the race logger's documents show, replayed word for word against the running
 //! binary. The stories are files under `apps/race-logger/tests/documented/`.
 
-use crate::rig::{Node, call};
+use crate::{
+    described,
+    rig::{Node, call},
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{collections::BTreeMap, fs, path::PathBuf};
@@ -55,6 +58,7 @@ fn replay(file: &str) {
         let path = fill_in(&path, &names);
         let (came, text) =
             call(&url, &method, &path, &[("authorization", &format!("Bearer {token}"))], &body);
+        described::is_documented(&method, &path, came);
         let got: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{row}: {e}: {text}"));
         assert_eq!(came, status, "{file}: {row}: {got:#}");
         let wanted: Value = serde_json::from_str(&answer).unwrap_or_else(|e| panic!("{row}: {e}"));

@@ -13,6 +13,7 @@ mod clones;
 mod cluster;
 mod commands;
 mod crash;
+mod described;
 mod dialect;
 mod dialect_people;
 mod disk;

@@ -67,7 +67,7 @@ struct Answer {
 }
 
 /// The conflicts of the caller's space, oldest first.
-#[utoipa::path(get, path = "/v1/conflicts", tag = "conflicts", security(("token" = [])), params(Ask),
+#[utoipa::path(get, path = "/v1/conflicts", operation_id = "list_conflicts", tag = "conflicts", security(("token" = [])), params(Ask),
     responses((status = 200, body = shapes::Conflicts), shapes::Refused, shapes::Unwell))]
 pub(super) async fn list(
     State(host): State<Host>,
@@ -89,7 +89,7 @@ pub(super) async fn list(
 }
 
 /// One conflict, with the record it is about as that stands now.
-#[utoipa::path(get, path = "/v1/conflicts/{id}", tag = "conflicts", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/conflicts/{id}", operation_id = "show_conflict", tag = "conflicts", security(("token" = [])),
     params(("id" = String, Path, description = "The conflict's id: `<change id>:<group>`")),
     responses((status = 200, body = shapes::ConflictShown), shapes::Refused, shapes::Absent, shapes::Unwell))]
 pub(super) async fn show(
@@ -101,7 +101,7 @@ pub(super) async fn show(
 }
 
 /// Answers a conflict. Refused with `moved` where the conflict moved since it was shown.
-#[utoipa::path(post, path = "/v1/conflicts/{id}/resolve", tag = "conflicts", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/conflicts/{id}/resolve", operation_id = "resolve_conflict", tag = "conflicts", security(("token" = [])),
     params(("id" = String, Path, description = "The conflict's id")),
     request_body = shapes::Answer,
     responses((status = 200, body = shapes::Answered), shapes::Refused, shapes::Absent, shapes::Elsewhen,

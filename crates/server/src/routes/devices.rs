@@ -55,7 +55,7 @@ struct New {
 }
 
 /// The devices of the caller's space, by name.
-#[utoipa::path(get, path = "/v1/devices", tag = "devices", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/devices", operation_id = "list_devices", tag = "devices", security(("token" = [])),
     responses((status = 200, body = shapes::Devices), shapes::Refused, shapes::Unwell))]
 pub(super) async fn list(State(host): State<Host>, caller: Caller) -> Result<Response, Failure> {
     #[derive(Serialize)]
@@ -69,7 +69,7 @@ pub(super) async fn list(State(host): State<Host>, caller: Caller) -> Result<Res
 }
 
 /// Registers a device in the caller's space and shows its token, once.
-#[utoipa::path(post, path = "/v1/devices", tag = "devices", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/devices", operation_id = "enrol_device", tag = "devices", security(("token" = [])),
     request_body = shapes::NewDevice,
     responses((status = 201, body = shapes::Enrolled), shapes::Refused, shapes::TooLarge, shapes::Unwell))]
 pub(super) async fn enrol(
@@ -99,7 +99,7 @@ pub(super) async fn enrol(
 }
 
 /// Takes a device's right to sync away, for good. Its own unsent work stays on it.
-#[utoipa::path(post, path = "/v1/devices/{id}/revoke", tag = "devices", security(("token" = [])),
+#[utoipa::path(post, path = "/v1/devices/{id}/revoke", operation_id = "revoke_device", tag = "devices", security(("token" = [])),
     params(("id" = String, Path, description = "The device's id")),
     responses((status = 200, body = shapes::Device), shapes::Refused, shapes::Absent, shapes::Unwell))]
 pub(super) async fn revoke(

@@ -11,13 +11,13 @@ use ropeway_protocol::{Hello, PROBLEM_TYPE, Problem, ProblemCode};
 use serde::Serialize;
 
 /// The process is there.
-#[utoipa::path(get, path = "/health/live", tag = "node", responses((status = 200, body = shapes::Health)))]
+#[utoipa::path(get, path = "/health/live", operation_id = "health_live", tag = "node", responses((status = 200, body = shapes::Health)))]
 pub(super) async fn live() -> Result<Response, Failure> {
     json(&shapes::Health { status: "live".into() })
 }
 
 /// The node can work. Otherwise it says why not.
-#[utoipa::path(get, path = "/health/ready", tag = "node", responses(
+#[utoipa::path(get, path = "/health/ready", operation_id = "health_ready", tag = "node", responses(
     (status = 200, body = shapes::Health),
     (status = 503, body = shapes::NotReady, content_type = "application/problem+json"),
 ))]

@@ -26,7 +26,7 @@ use tokio::{
 
 /// The head of the caller's space, at once and whenever it has grown: `event: head`, `id: <stamp>`,
 /// `data: {"head":<stamp>}`.
-#[utoipa::path(get, path = "/v1/live", tag = "sync", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/live", operation_id = "live_stream", tag = "sync", security(("token" = [])),
     responses((status = 200, body = String, content_type = "text/event-stream"), shapes::Refused, shapes::Unwell))]
 pub(super) async fn live(State(host): State<Host>, caller: Caller) -> Result<Response, Failure> {
     let busy = |why: &str| Failure(Problem::new(ProblemCode::Unavailable, why).after(5));

@@ -16,7 +16,7 @@ struct Shown {
 }
 
 /// The audiences that the caller is subscribed to; absent where it sees everything.
-#[utoipa::path(get, path = "/v1/subscriptions", tag = "sync", security(("token" = [])),
+#[utoipa::path(get, path = "/v1/subscriptions", operation_id = "list_subscriptions", tag = "sync", security(("token" = [])),
     responses((status = 200, body = shapes::Subscriptions), shapes::Refused, shapes::Unwell))]
 pub(super) async fn list(State(host): State<Host>, caller: Caller) -> Result<Response, Failure> {
     json(&Shown { audiences: host.node().subscriptions(&caller.device).await? })
