@@ -3,7 +3,7 @@
 mod dialect;
 pub mod sample;
 
-pub use dialect::routes;
+pub use dialect::{rates, routes};
 
 /// The race logger's profile, in the profile language.
 pub const PROFILE: &str = include_str!("../profile.toml");

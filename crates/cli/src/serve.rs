@@ -130,9 +130,10 @@ async fn bind(opened: &Opened, tls: Option<Tls>) -> Result<Server> {
     options.limits = opened.config.limits.server.clone();
     (options.tls, options.syncs) = (tls, opened.config.sync_enabled);
     // One profile a node: its app's documented API is mounted, and no other.
-    options
-        .apps
-        .extend(apps::of(&opened.node.profile().name).map(|app| (app.routes)(&opened.config.data_dir)));
+    if let Some(app) = apps::of(&opened.node.profile().name) {
+        options.apps.push((app.routes)(&opened.config.data_dir));
+        options.rates = Some(app.rates);
+    }
     let taken = |e: ropeway_server::ServeError| {
         Failure::new(e.to_string())
             .next("is another node running there? Choose another --listen; nothing was changed")

@@ -3,12 +3,17 @@
 use crate::{Desk, Node, ReplicaError};
 use ropeway_core::{
     change::{Author, Base, Change, Door, Grant, Op},
-    conflict::{Conflict, Resolution},
+    conflict::{Conflict, Resolution, Standing},
     doc::{Doc, Fields},
     id::{CONFLICT, ChangeId, Collection, Key, RecordId, SpaceId},
     receipt::{Code, Receipt, Verdict},
+    time::Time,
 };
 use ropeway_store::Device;
+
+/// Conflicts in an hour that are still no reason to wake anybody (ISMF-146).
+pub const CONFLICTS_AN_HOUR: usize = 10;
+const HOUR: i64 = 3_600_000_000;
 
 /// A conflict with the record that it is about.
 #[derive(Debug, Clone)]
@@ -70,6 +75,14 @@ impl Node {
         }
         found.sort_by(|a, b| (a.conflict.opened_at, &a.id).cmp(&(b.conflict.opened_at, &b.id)));
         Ok(found)
+    }
+
+    /// How many conflicts of the last hour a person has or had to settle: what a rule settled and what was merged
+    /// does not count (CT-04).
+    pub async fn conflicts_of_the_last_hour(&self, space: &SpaceId) -> Result<usize, ReplicaError> {
+        let now = self.inner.clock.now();
+        let all = self.conflicts(space, false).await?;
+        Ok(all.iter().filter(|view| counts(view.conflict.state, view.conflict.opened_at, now)).count())
     }
 
     /// One conflict with the record it is about.
@@ -213,5 +226,24 @@ fn refusal(receipt: &Receipt) -> ReplicaError {
         Code::NotFound => ReplicaError::NotFound(text),
         Code::TooLarge => ReplicaError::TooLarge(text),
         _ => ReplicaError::Invalid(text),
+    }
+}
+
+fn counts(state: Standing, opened_at: Time, now: Time) -> bool {
+    state != Standing::Automatic && now.since(opened_at) < HOUR
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_hour_is_an_hour_and_what_nobody_was_asked_does_not_count() {
+        let now = Time(5 * HOUR);
+        let ago = |micros: i64| Time(now.0 - micros);
+        for state in [Standing::Open, Standing::Resolved] {
+            assert_eq!([0, HOUR - 1, HOUR].map(|back| counts(state, ago(back), now)), [true, true, false]);
+        }
+        assert!(!counts(Standing::Automatic, now, now), "nobody was asked");
     }
 }

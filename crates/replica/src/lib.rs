@@ -43,7 +43,7 @@ mod wrong_clock;
 
 pub use backup::begin_epoch;
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use conflicts::{ConflictView, Resolve};
+pub use conflicts::{CONFLICTS_AN_HOUR, ConflictView, Resolve};
 pub use desk::{Desk, Edit};
 pub use devices::{Enrolled, Enrolment};
 pub use error::ReplicaError;

@@ -28,6 +28,7 @@ pub use failure::{Failure, problem_of};
 pub use host::Host;
 pub use intake::Decided;
 pub use limits::Limits;
+pub use metrics::{Rate, Rates};
 pub use routes::document;
 pub use serve::{Drained, ServeError, Server, ServerOptions};
 pub use tls::{Tls, TlsError};

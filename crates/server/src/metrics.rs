@@ -2,6 +2,7 @@
 //! are routes, outcomes and states; never devices, people or spaces.
 
 use crate::Host;
+use futures_util::future::BoxFuture;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -12,15 +13,20 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
-use ropeway_core::receipt::Receipt;
-use ropeway_replica::{ReplicaError, Status};
-use std::time::Duration;
+use ropeway_core::{id::SpaceId, receipt::Receipt};
+use ropeway_replica::{CONFLICTS_AN_HOUR, Node, ReplicaError, Status};
+use std::{
+    sync::{OnceLock, atomic::AtomicU64},
+    time::Duration,
+};
 use tokio::{sync::Mutex, time::Instant};
 
 /// The content type of the text.
 pub(crate) const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// The state of the space is read at most this often, however many ask.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
+/// What has to be counted from records is counted at most this often.
+const RATES_EVERY: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Request {
@@ -44,6 +50,34 @@ struct Standing {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct Named {
+    name: &'static str,
+}
+
+/// A share of a whole by which an app is measured, beside what it should be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Its name, for programs.
+    pub name: &'static str,
+    /// The part.
+    pub count: usize,
+    /// The whole.
+    pub of: usize,
+    /// What it should be, at least or at most.
+    pub target: f64,
+}
+
+impl Rate {
+    /// The share; of nothing there is none.
+    pub fn share(&self) -> Option<f64> {
+        (self.of > 0).then(|| self.count as f64 / self.of as f64)
+    }
+}
+
+/// How an app counts its rates.
+pub type Rates = fn(Node, SpaceId) -> BoxFuture<'static, Result<Vec<Rate>, ReplicaError>>;
+
 /// The metrics and their registry.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -63,9 +97,16 @@ pub(crate) struct Metrics {
     outbox: Family<Standing, Gauge>,
     purged_rows: Family<Kind, Gauge>,
     conflicts_open: Gauge,
-    head_ahead: Gauge<f64, std::sync::atomic::AtomicU64>,
+    conflicts_last_hour: Gauge,
+    alerts: Family<Named, Gauge>,
+    rates: Family<Named, Gauge<f64, AtomicU64>>,
+    targets: Family<Named, Gauge<f64, AtomicU64>>,
+    head_ahead: Gauge<f64, AtomicU64>,
     store_bytes: Gauge,
+    /// How the app counts its rates, where it has any.
+    pub(crate) counted_by: OnceLock<Rates>,
     status_read: Mutex<Option<Instant>>,
+    rates_read: Mutex<Option<Instant>>,
 }
 
 impl Metrics {
@@ -88,9 +129,15 @@ impl Metrics {
             outbox: Family::default(),
             purged_rows: Family::default(),
             conflicts_open: Gauge::default(),
+            conflicts_last_hour: Gauge::default(),
+            alerts: Family::default(),
+            rates: Family::default(),
+            targets: Family::default(),
+            counted_by: OnceLock::new(),
             head_ahead: Gauge::default(),
             store_bytes: Gauge::default(),
             status_read: Mutex::new(None),
+            rates_read: Mutex::new(None),
         };
         metrics.registered()
     }
@@ -125,6 +172,11 @@ impl Metrics {
         let purged = self.purged_rows.clone();
         r.register("purged_rows", "Rows purged since the start of the process, by kind", purged);
         r.register("conflicts_open", "Conflicts that wait for a person", self.conflicts_open.clone());
+        let hour = self.conflicts_last_hour.clone();
+        r.register("conflicts_last_hour", "Conflicts of the last hour that a person has to settle", hour);
+        r.register("alert", "Alerts that stand now (1) or not (0)", self.alerts.clone());
+        r.register("rate", "What the app is measured by, as shares", self.rates.clone());
+        r.register("rate_target", "What those shares should be", self.targets.clone());
         let ahead = self.head_ahead.clone();
         r.register_with_unit("head_ahead", "How far the head is ahead of the clock", Unit::Seconds, ahead);
         r.register_with_unit("store_size", "The database on disk", Unit::Bytes, self.store_bytes.clone());
@@ -164,11 +216,35 @@ impl Metrics {
             *read = Some(now);
         }
         drop(read);
+        let mut counted = self.rates_read.lock().await;
+        if counted.is_none_or(|last| now - last >= RATES_EVERY) {
+            self.rated(host.node(), &host.inner.space).await?;
+            *counted = Some(now);
+        }
+        drop(counted);
         self.live_streams.set(i64::try_from(host.inner.live.taken()).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a string cannot fail.
         let _ = encode(&mut text, &self.registry);
         Ok(text)
+    }
+
+    /// How often people are asked, and how the app's shares stand.
+    async fn rated(&self, node: &Node, space: &SpaceId) -> Result<(), ReplicaError> {
+        let asked = node.conflicts_of_the_last_hour(space).await?;
+        self.conflicts_last_hour.set(i64::try_from(asked).unwrap_or(i64::MAX));
+        self.alerts
+            .get_or_create(&Named { name: "conflict_spike" })
+            .set(i64::from(asked > CONFLICTS_AN_HOUR));
+        let Some(count) = self.counted_by.get() else { return Ok(()) };
+        for rate in count(node.clone(), space.clone()).await? {
+            let name = Named { name: rate.name };
+            self.targets.get_or_create(&name).set(rate.target);
+            if let Some(share) = rate.share() {
+                self.rates.get_or_create(&name).set(share);
+            }
+        }
+        Ok(())
     }
 
     fn standing(&self, status: &Status) {

@@ -1,7 +1,7 @@
 //! The accept loop: our own, because a host is only as bounded as its timers. Header time, connection
 //! caps, keep-alive, idle connections, and an end that lets requests in flight finish.
 
-use crate::{Host, Limits, Tls, auth::network, connection::Connections, routes, slots::Slots, tls};
+use crate::{Host, Limits, Rates, Tls, auth::network, connection::Connections, routes, slots::Slots, tls};
 use axum::Router;
 use ropeway_core::id::SpaceId;
 use ropeway_protocol::{NODE_HEADER, PROBLEM_TYPE, Problem, ProblemCode};
@@ -45,6 +45,8 @@ pub struct ServerOptions {
     pub schema: u32,
     /// Routes of the app, mounted beside the native ones under the same layers.
     pub apps: Vec<OpenApiRouter<Host>>,
+    /// How the app counts the rates that `/metrics` shows.
+    pub rates: Option<Rates>,
 }
 
 impl ServerOptions {
@@ -61,6 +63,7 @@ impl ServerOptions {
             build,
             schema: 1,
             apps: Vec::new(),
+            rates: None,
         }
     }
 }
@@ -102,12 +105,15 @@ pub struct Server {
 impl Server {
     /// Listens. Nothing is accepted before [`Server::serve`].
     pub async fn bind(options: ServerOptions) -> Result<Self, ServeError> {
-        let ServerOptions { listen, node, space, limits, syncs, tls, build, schema, apps } = options;
+        let ServerOptions { listen, node, space, limits, syncs, tls, build, schema, apps, rates } = options;
         let failed = |source| ServeError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let state = node.open_space(&space).await?;
         let host = Host::new(node, space, limits, syncs, (build, schema), &state.epoch);
+        if let Some(rates) = rates {
+            let _ = host.inner.metrics.counted_by.set(rates);
+        }
         let app = routes::app(&host, apps);
         Ok(Self { listener, local, host, tls, app })
     }

@@ -90,7 +90,11 @@ impl Shelf {
 }
 
 /// `GET /reports/{client_uuid}/video`: the bytes of a report's clip.
-#[utoipa::path(get, path = "/reports/{client_uuid}/video", operation_id = "show_clip", tag = "race logger", security(("token" = [])), params(("client_uuid" = String, Path, description = "The id of a record")), responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), shapes::Door, shapes::Absent))]
+#[utoipa::path(get, path = "/reports/{client_uuid}/video", operation_id = "show_clip",
+    tag = "race logger", security(("token" = [])),
+    params(("client_uuid" = String, Path, description = "The id of a record")),
+    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), shapes::Door,
+        shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,

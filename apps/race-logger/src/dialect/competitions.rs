@@ -11,7 +11,7 @@ use ropeway_core::{
     id::{Collection, Key, RecordId, SpaceId},
     record::{Record, State as Standing},
 };
-use ropeway_replica::Node;
+use ropeway_replica::{Node, ReplicaError};
 use ropeway_server::Host;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -20,7 +20,9 @@ use std::collections::BTreeMap;
 const PAGE: usize = 1_000;
 
 /// `GET /competitions`: all of them, whoever may take which along.
-#[utoipa::path(get, path = "/competitions", operation_id = "list_competitions", tag = "race logger", security(("token" = [])), responses((status = 200, body = Object), shapes::Door))]
+#[utoipa::path(get, path = "/competitions", operation_id = "list_competitions",
+    tag = "race logger", security(("token" = [])),
+    responses((status = 200, body = Object), shapes::Door))]
 pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     let (node, space) = (host.node(), asker.caller.space());
     let all = all(node, space, "competition").await?;
@@ -44,7 +46,7 @@ pub(crate) async fn all(
     node: &Node,
     space: &SpaceId,
     collection: &str,
-) -> Result<BTreeMap<Key, Record>, Refused> {
+) -> Result<BTreeMap<Key, Record>, ReplicaError> {
     let collection = Collection::trusted(collection);
     let mut found = BTreeMap::new();
     let mut after: Option<RecordId> = None;

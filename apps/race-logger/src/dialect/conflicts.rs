@@ -29,7 +29,10 @@ pub(crate) struct Ask {
 }
 
 /// `GET /conflicts`, oldest first.
-#[utoipa::path(get, path = "/conflicts", operation_id = "list_sync_conflicts", tag = "race logger", security(("token" = [])), params(Ask), responses((status = 200, body = Object), shapes::Door, shapes::Unusable))]
+#[utoipa::path(get, path = "/conflicts", operation_id = "list_sync_conflicts",
+    tag = "race logger", security(("token" = [])),
+    params(Ask),
+    responses((status = 200, body = Object), shapes::Door, shapes::Unusable))]
 pub(crate) async fn list(
     State(host): State<Host>,
     asker: Asker,
@@ -52,7 +55,10 @@ pub(crate) async fn list(
 }
 
 /// `GET /conflicts/{id}`: by number, or by the id that other nodes know.
-#[utoipa::path(get, path = "/conflicts/{id}", operation_id = "show_sync_conflict", tag = "race logger", security(("token" = [])), params(("id" = String, Path, description = "Its number, or its id")), responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+#[utoipa::path(get, path = "/conflicts/{id}", operation_id = "show_sync_conflict",
+    tag = "race logger", security(("token" = [])),
+    params(("id" = String, Path, description = "Its number, or its id")),
+    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,
@@ -63,7 +69,11 @@ pub(crate) async fn show(
 }
 
 /// `POST /conflicts/{id}/resolve`. An answer to what has moved since is refused with what stands now (TR-16).
-#[utoipa::path(post, path = "/conflicts/{id}/resolve", operation_id = "resolve_sync_conflict", tag = "race logger", security(("token" = [])), params(("id" = String, Path, description = "Its number, or its id")), request_body = Object, responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+#[utoipa::path(post, path = "/conflicts/{id}/resolve", operation_id = "resolve_sync_conflict",
+    tag = "race logger", security(("token" = [])),
+    params(("id" = String, Path, description = "Its number, or its id")),
+    request_body = Object,
+    responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn resolve(
     State(host): State<Host>,
     asker: Asker,
@@ -92,7 +102,11 @@ pub(crate) async fn resolve(
 }
 
 /// `POST /conflicts/{id}/reopen`: the question is asked again.
-#[utoipa::path(post, path = "/conflicts/{id}/reopen", operation_id = "reopen_sync_conflict", tag = "race logger", security(("token" = [])), params(("id" = String, Path, description = "Its number, or its id")), request_body = Object, responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+#[utoipa::path(post, path = "/conflicts/{id}/reopen", operation_id = "reopen_sync_conflict",
+    tag = "race logger", security(("token" = [])),
+    params(("id" = String, Path, description = "Its number, or its id")),
+    request_body = Object,
+    responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn reopen(
     State(host): State<Host>,
     asker: Asker,

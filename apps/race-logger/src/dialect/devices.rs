@@ -22,7 +22,10 @@ const OFFLINE_AFTER: i64 = 15 * 60 * 1_000_000;
 const LATEST: usize = 1_000;
 
 /// `POST /devices`: the token is in this answer and nowhere else.
-#[utoipa::path(post, path = "/devices", operation_id = "register_device", tag = "race logger", security(("token" = [])), request_body = Object, responses((status = 201, body = Object), shapes::Door, shapes::Unread, shapes::Unusable))]
+#[utoipa::path(post, path = "/devices", operation_id = "register_device",
+    tag = "race logger", security(("token" = [])),
+    request_body = Object,
+    responses((status = 201, body = Object), shapes::Door, shapes::Unread, shapes::Unusable))]
 pub(crate) async fn register(
     State(host): State<Host>,
     asker: Asker,
@@ -51,7 +54,9 @@ pub(crate) async fn register(
 }
 
 /// `GET /devices`, by name. Tokens are nowhere.
-#[utoipa::path(get, path = "/devices", operation_id = "list_sync_devices", tag = "race logger", security(("token" = [])), responses((status = 200, body = Object), shapes::Door))]
+#[utoipa::path(get, path = "/devices", operation_id = "list_sync_devices",
+    tag = "race logger", security(("token" = [])),
+    responses((status = 200, body = Object), shapes::Door))]
 pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let runs = host.node().device_runs(asker.caller.space(), LATEST).await?;
@@ -71,7 +76,10 @@ pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<
 }
 
 /// `POST /devices/{device_uuid}/rotate`: a new token; the old one is good for nothing.
-#[utoipa::path(post, path = "/devices/{device_uuid}/rotate", operation_id = "rotate_device", tag = "race logger", security(("token" = [])), params(("device_uuid" = String, Path, description = "The device")), responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+#[utoipa::path(post, path = "/devices/{device_uuid}/rotate", operation_id = "rotate_device",
+    tag = "race logger", security(("token" = [])),
+    params(("device_uuid" = String, Path, description = "The device")),
+    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
 pub(crate) async fn rotate(
     State(host): State<Host>,
     asker: Asker,
@@ -82,7 +90,10 @@ pub(crate) async fn rotate(
 }
 
 /// `POST /devices/{device_uuid}/decommission`: it may not sync any more, for good.
-#[utoipa::path(post, path = "/devices/{device_uuid}/decommission", operation_id = "decommission_device", tag = "race logger", security(("token" = [])), params(("device_uuid" = String, Path, description = "The device")), responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+#[utoipa::path(post, path = "/devices/{device_uuid}/decommission", operation_id = "decommission_device",
+    tag = "race logger", security(("token" = [])),
+    params(("device_uuid" = String, Path, description = "The device")),
+    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
 pub(crate) async fn decommission(
     State(host): State<Host>,
     asker: Asker,

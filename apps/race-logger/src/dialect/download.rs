@@ -51,7 +51,10 @@ impl Ask {
 
 /// The documented document: the competition and everything in it, with counts. With `limit` it comes in
 /// pages, and a cut download goes on at the cursor of its last page.
-#[utoipa::path(get, path = "/download", operation_id = "download", tag = "race logger", security(("token" = [])), params(Ask), responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+#[utoipa::path(get, path = "/download", operation_id = "download",
+    tag = "race logger", security(("token" = [])),
+    params(Ask),
+    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn download(
     State(host): State<Host>,
     asker: Asker,
@@ -116,7 +119,10 @@ async fn page(
 }
 
 /// What is new since a cursor: every type, conflicts with their answers, what was joined, what was deleted.
-#[utoipa::path(get, path = "/changes", operation_id = "changes", tag = "race logger", security(("token" = [])), params(Ask), responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+#[utoipa::path(get, path = "/changes", operation_id = "changes",
+    tag = "race logger", security(("token" = [])),
+    params(Ask),
+    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn changes(
     State(host): State<Host>,
     asker: Asker,

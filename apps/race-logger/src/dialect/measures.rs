@@ -11,28 +11,27 @@ use super::{
 use axum::{Json, extract::State};
 use ropeway_core::{
     conflict::{Conflict, Kind},
+    id::SpaceId,
     time::Time,
 };
-use ropeway_replica::{SyncOutcome, SyncRun};
-use ropeway_server::Host;
-use serde_json::{Value, json};
+use ropeway_replica::{Node, ReplicaError, SyncOutcome, SyncRun};
+use ropeway_server::{Host, Rate};
+use serde_json::{Map, Value, json};
 
 /// Syncs that are shown, and that the success rate is counted over.
 const LATEST: usize = 1_000;
 
 /// Shows the latest syncs and the rates. For administrators: it speaks of every device.
-#[utoipa::path(get, path = "/sync_metrics", operation_id = "sync_metrics", tag = "race logger", security(("token" = [])), responses((status = 200, body = Object), shapes::Door))]
+#[utoipa::path(get, path = "/sync_metrics", operation_id = "sync_metrics",
+    tag = "race logger", security(("token" = [])),
+    responses((status = 200, body = Object), shapes::Door))]
 pub(crate) async fn show(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let (node, space) = (host.node(), asker.caller.space());
     let runs = node.device_runs(space, LATEST).await?;
-    let incidents = all(node, space, "incident").await?.len();
-    let conflicts = node.conflicts(space, false).await?;
-    let about = conflicts.iter().map(|view| &view.conflict).filter(|c| &*c.collection == "incident");
-    let about: Vec<&Conflict> = about.collect();
-    let reviewed = about.iter().filter(|c| clash::is_listed(c) && c.kind != Kind::Join).count();
-    let alike = about.iter().filter(|c| c.kind == Kind::Alike).count();
-    let successes = runs.iter().filter(|run| run.outcome == SyncOutcome::Done).count();
+    let rates = rates(node.clone(), space.clone()).await?;
+    let rates: Map<String, Value> =
+        rates.into_iter().map(|rate| (rate.name.to_owned(), told(rate))).collect();
     let shown = runs.iter().map(|run| {
         json!({
             "device_uuid": run.device,
@@ -46,18 +45,36 @@ pub(crate) async fn show(State(host): State<Host>, asker: Asker) -> Result<Json<
     });
     Ok(Json(json!({
         "sync_metrics": shown.collect::<Vec<_>>(),
-        "rates": {
-            "sync_success": rate(successes, runs.len(), "at least", 0.99),
-            "duplicates": rate(alike, incidents, "at most", 0.0),
-            "conflicts": rate(reviewed, incidents, "less than", 0.05),
-        },
+        "rates": rates,
     })))
 }
 
-/// A share of a whole; of nothing there is none.
-fn rate(part: usize, whole: usize, word: &str, target: f64) -> Value {
-    let share = (whole > 0).then(|| part as f64 / whole as f64);
-    json!({ "count": part, "of": whole, "rate": share, "target": format!("{word} {target}") })
+/// How the documents measure (ISMF-162 to ISMF-164): over the latest syncs, and over the incidents that stand.
+pub async fn rates(node: Node, space: SpaceId) -> Result<Vec<Rate>, ReplicaError> {
+    let runs = node.device_runs(&space, LATEST).await?;
+    let successes = runs.iter().filter(|run| run.outcome == SyncOutcome::Done).count();
+    let incidents = all(&node, &space, "incident").await?;
+    let incidents = incidents.values().filter(|record| record.is_live()).count();
+    let conflicts = node.conflicts(&space, false).await?;
+    let about = conflicts.iter().map(|view| &view.conflict).filter(|c| &*c.collection == "incident");
+    let about: Vec<&Conflict> = about.collect();
+    let reviewed = about.iter().filter(|c| clash::is_listed(c) && c.kind != Kind::Join).count();
+    let alike = about.iter().filter(|c| c.kind == Kind::Alike).count();
+    Ok(vec![
+        Rate { name: "sync_success", count: successes, of: runs.len(), target: 0.99 },
+        Rate { name: "duplicates", count: alike, of: incidents, target: 0.0 },
+        Rate { name: "conflicts", count: reviewed, of: incidents, target: 0.05 },
+    ])
+}
+
+fn told(rate: Rate) -> Value {
+    let word = match rate.name {
+        "sync_success" => "at least",
+        "duplicates" => "at most",
+        _ => "less than",
+    };
+    let target = format!("{word} {}", rate.target);
+    json!({ "count": rate.count, "of": rate.of, "rate": rate.share(), "target": target })
 }
 
 /// Notes one upload: a sync as far as this node sees it. Conflicts are no errors; a record that was not taken in

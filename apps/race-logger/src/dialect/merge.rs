@@ -28,7 +28,10 @@ use std::collections::BTreeMap;
 const DATES: [&str; 2] = ["created_at", "updated_at"];
 
 /// `POST /competitions/merge`: `{"into", "competitions": […], "preview"}`.
-#[utoipa::path(post, path = "/competitions/merge", operation_id = "merge_competitions", tag = "race logger", security(("token" = [])), request_body = Object, responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+#[utoipa::path(post, path = "/competitions/merge", operation_id = "merge_competitions",
+    tag = "race logger", security(("token" = [])),
+    request_body = Object,
+    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn merge(
     State(host): State<Host>,
     asker: Asker,
@@ -139,7 +142,13 @@ fn clashes(into: &Key, stays: &Record, key: &Key, goes: &Record, races: &BTreeMa
 }
 
 /// `POST /{record_type}/{id}/unmerge`: the joined record lives again; nothing of either is lost (TR-03).
-#[utoipa::path(post, path = "/{record_type}/{client_uuid}/unmerge", operation_id = "unmerge", tag = "race logger", security(("token" = [])), params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String, Path, description = "The id of a record")), request_body = Object, responses((status = 200, body = Object), (status = 409, description = "It moved since", body = shapes::RaceLoggerError), shapes::Door, shapes::Unread, shapes::Absent))]
+#[utoipa::path(post, path = "/{record_type}/{client_uuid}/unmerge", operation_id = "unmerge",
+    tag = "race logger", security(("token" = [])),
+    params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String,
+        Path, description = "The id of a record")),
+    request_body = Object,
+    responses((status = 200, body = Object), (status = 409, description = "It moved since",
+        body = shapes::RaceLoggerError), shapes::Door, shapes::Unread, shapes::Absent))]
 pub(crate) async fn unmerge(
     State(host): State<Host>,
     asker: Asker,

@@ -23,6 +23,8 @@ mod shapes;
 mod upload;
 mod view;
 
+pub use measures::rates;
+
 use axum::Extension;
 use ropeway_server::Host;
 use std::path::PathBuf;

@@ -15,7 +15,11 @@ use ropeway_server::Host;
 use serde_json::{Value, json};
 
 /// Shows one record; a joined one is the one that it was joined into, and says so.
-#[utoipa::path(get, path = "/{record_type}/{client_uuid}", operation_id = "show_record", tag = "race logger", security(("token" = [])), params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String, Path, description = "The id of a record")), responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+#[utoipa::path(get, path = "/{record_type}/{client_uuid}", operation_id = "show_record",
+    tag = "race logger", security(("token" = [])),
+    params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String,
+        Path, description = "The id of a record")),
+    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,

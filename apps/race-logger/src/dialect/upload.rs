@@ -30,7 +30,12 @@ use serde_json::{json, value::RawValue};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Takes an upload in.
-#[utoipa::path(post, path = "/{record_type}", operation_id = "upload", tag = "race logger", security(("token" = [])), params(("record_type" = String, Path, description = "Plural snake case, and the key of the list in the body")), request_body = Object, responses(shapes::Uploaded, shapes::Door, shapes::Unread, shapes::Absent))]
+#[utoipa::path(post, path = "/{record_type}", operation_id = "upload",
+    tag = "race logger", security(("token" = [])),
+    params(("record_type" = String, Path, description = "Plural snake case,
+        and the key of the list in the body")),
+    request_body = Object,
+    responses(shapes::Uploaded, shapes::Door, shapes::Unread, shapes::Absent))]
 pub(crate) async fn upload(
     State(host): State<Host>,
     uploader: Uploader,
@@ -42,7 +47,10 @@ pub(crate) async fn upload(
 }
 
 /// Takes competitions in: their address is also that of their list.
-#[utoipa::path(post, path = "/competitions", operation_id = "upload_competitions", tag = "race logger", security(("token" = [])), request_body = Object, responses(shapes::Uploaded, shapes::Door, shapes::Unread))]
+#[utoipa::path(post, path = "/competitions", operation_id = "upload_competitions",
+    tag = "race logger", security(("token" = [])),
+    request_body = Object,
+    responses(shapes::Uploaded, shapes::Door, shapes::Unread))]
 pub(crate) async fn competitions(
     State(host): State<Host>,
     uploader: Uploader,

@@ -6,19 +6,17 @@ mod channel;
 use crate::{config::Config, open::Opened};
 use channel::Channels;
 use ropeway_core::{
-    conflict::{Conflict, Standing},
     id::SpaceId,
     time::{Stamp, Time},
 };
-use ropeway_replica::{Node, ReplicaError};
+use ropeway_replica::{CONFLICTS_AN_HOUR, Node, ReplicaError};
 use ropeway_store::Durability;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::sleep};
 
-/// Conflicts in an hour that are still no reason to wake anybody.
-const CONFLICTS_AN_HOUR: usize = 10;
-const HOUR: i64 = 3_600_000_000;
+/// A spike is looked at again after so long even where nothing moved: it may be over.
+const MINUTE: i64 = 60_000_000;
 /// Whether the present spike was told of: kept with the node, so that a restart and a second server of it do
 /// not tell it again.
 const SPIKE: &str = "alert.conflicts";
@@ -85,10 +83,9 @@ async fn look(
     seen: &mut Option<Seen>,
 ) -> Result<(), ReplicaError> {
     let (now, head) = (node.clock().now(), node.store().space(space).await?.head);
-    let due = seen.as_ref().is_none_or(|seen| seen.head != head || now.since(seen.at) > HOUR / 60);
+    let due = seen.as_ref().is_none_or(|seen| seen.head != head || now.since(seen.at) > MINUTE);
     if due {
-        let conflicts = node.conflicts(space, false).await?;
-        let count = in_the_last_hour(conflicts.iter().map(|view| &view.conflict), now);
+        let count = node.conflicts_of_the_last_hour(space).await?;
         spike(node, channels, count).await?;
         *seen = Some(Seen { head, at: now });
     }
@@ -96,16 +93,6 @@ async fn look(
         failures(node, space, channels).await?;
     }
     Ok(())
-}
-
-/// Conflicts of the last hour that a person has or had to settle: what a rule settled and what was merged does
-/// not count (CT-04).
-fn in_the_last_hour<'c>(conflicts: impl Iterator<Item = &'c Conflict>, now: Time) -> usize {
-    conflicts.filter(|c| counts(c.state, c.opened_at, now)).count()
-}
-
-fn counts(state: Standing, opened_at: Time, now: Time) -> bool {
-    state != Standing::Automatic && now.since(opened_at) < HOUR
 }
 
 fn is_spike(count: usize) -> bool {
@@ -201,11 +188,5 @@ mod tests {
     #[test]
     fn ten_of_the_last_hour_are_no_spike_and_eleven_are() {
         assert_eq!([0, 10, 11].map(is_spike), [false, false, true]);
-        let now = Time(5 * HOUR);
-        let ago = |micros: i64| Time(now.0 - micros);
-        for state in [Standing::Open, Standing::Resolved] {
-            assert_eq!([0, HOUR - 1, HOUR].map(|back| counts(state, ago(back), now)), [true, true, false]);
-        }
-        assert!(!counts(Standing::Automatic, now, now), "nobody was asked");
     }
 }

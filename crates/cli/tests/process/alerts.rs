@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{Client, incident},
-    rig::{Node, Pair, wait_for},
+    rig::{Node, Pair, get, wait_for},
 };
 use serde_json::{Value, json};
 use std::{
@@ -127,6 +127,13 @@ fn the_eleventh_conflict_in_an_hour_is_told_once() {
     assert_eq!((&first["event"], &first["details"]["conflicts"]), (&json!("conflict_spike"), &json!(11)));
     let text = wait_for("the mail", || mail.all().into_iter().next());
     assert!(text.contains("RCPT TO:<admin@ismf.org>") && text.contains("11 conflicts"), "{text}");
+    // The same for machines.
+    wait_for("the alert to be shown", || {
+        let metrics = get(&url, "/metrics");
+        let shows = |line: &str| metrics.lines().any(|shown| shown == line);
+        (shows("ropeway_alert{name=\"conflict_spike\"} 1") && shows("ropeway_conflicts_last_hour 11"))
+            .then_some(())
+    });
     // A twelfth, and a restart, tell nothing new.
     assert_eq!(pi.incidents(&[other(11)]).0, 409);
     cloud.stop();

@@ -2,7 +2,7 @@
 
 use crate::{
     dialect::{Client, Cloud, incident, statuses, with},
-    rig::{Node, call},
+    rig::{Node, call, get},
 };
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -281,8 +281,19 @@ pub(crate) fn uploads_are_measured() {
     assert!(durations.iter().sum::<i64>() > 0, "twenty incidents take a while: {shown:#}");
     let rates = &shown["rates"];
     assert_eq!((&rates["sync_success"]["count"], &rates["sync_success"]["of"]), (&json!(2), &json!(4)));
-    assert_eq!((&rates["conflicts"]["count"], &rates["conflicts"]["of"]), (&json!(1), &json!(21)));
+    assert_eq!((&rates["conflicts"]["count"], &rates["conflicts"]["of"]), (&json!(1), &json!(20)));
     assert_eq!(rates["duplicates"]["rate"], 0.0);
+    let metrics = get(&cloud.url, "/metrics");
+    for line in [
+        "ropeway_rate{name=\"sync_success\"} 0.5",
+        "ropeway_rate{name=\"conflicts\"} 0.05",
+        "ropeway_rate{name=\"duplicates\"} 0.0",
+        "ropeway_rate_target{name=\"sync_success\"} 0.99",
+        "ropeway_conflicts_last_hour 1",
+        "ropeway_alert{name=\"conflict_spike\"} 0",
+    ] {
+        assert!(metrics.lines().any(|shown| shown == line), "{line}: {metrics}");
+    }
 }
 
 /// ISMF-093, ISMF-035, CT-10, CT-24: every record type has its address, and comes with the download.
