@@ -2,10 +2,12 @@
 
 use crate::{
     backup::{path, verify},
-    rig::{self, Node, Pair, Place},
-    server::Database,
+    cluster::Cluster,
+    rig::{self, Node, Pair, Place, put_token, wait_for},
+    server::{Database, alone},
 };
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 macro_rules! also {
     ($($room:ident: $($test:ident),+;)+) => {
@@ -102,5 +104,110 @@ fn a_node_moves_to_the_other_kind_of_database_and_back() {
         assert_eq!(pair.cloud.live("incident").len(), 11 + n);
         assert_eq!(pair.cloud.ask(&["conflicts", "ls"]), json!([]));
         pair.cloud.run(&["doctor"]).exits(0);
+    }
+}
+
+/// A cloud on the server, followed by a device on a file and a device on the server, all of them at work.
+#[test]
+fn a_cloud_on_the_server_is_followed_by_devices_on_both_kinds_of_database() {
+    let mut pair = rig::on(Place::Server, Pair::new);
+    let url = pair.up();
+    let mut other = rig::on(Place::File, || Node::new(pair.dir.path().join("other")));
+    let added = pair.cloud.ask(&["device", "add", "Finish Line Pi", "--role", "device"]);
+    put_token(&other.dir, added["api_token"].as_str().unwrap());
+    other.set("ROPEWAY_UPSTREAM_URL", &url);
+    pair.pi.serve(&[]);
+    other.serve(&[]);
+    // A device begins with what its cloud holds, and refers to that.
+    wait_for("both to hold the race", || {
+        [&pair.pi, &other].iter().all(|node| node.live("race").contains_key("race-1")).then_some(())
+    });
+    for n in 0..10 {
+        for (name, node) in [("start", &pair.pi), ("finish", &other), ("cloud", &pair.cloud)] {
+            node.write_all(&[rig::incident(&format!("{name}-{n}"), name)]);
+        }
+    }
+    pair.pi.write("incident", "finish-0", json!({ "description": "corrected at the start" }));
+    wait_for("all three to be equal", || {
+        let all = [&pair.cloud, &pair.pi, &other].map(Node::canonical);
+        let is_corrected = all[0].contains("corrected at the start");
+        (is_corrected && all[0] == all[1] && all[1] == all[2]).then_some(())
+    });
+    assert_eq!(pair.cloud.live("incident").len(), 30);
+    for node in [&pair.cloud, &pair.pi, &other] {
+        node.run(&["doctor"]).exits(0);
+    }
+}
+
+/// Ten servers start at the same moment on a database in which nothing is: they are one node.
+#[test]
+fn ten_servers_start_at_once_on_an_empty_database() {
+    let (dir, database) = (tempfile::tempdir().unwrap(), Database::make());
+    let mut servers: Vec<Node> = (0..10).map(|n| Node::new(dir.path().join(n.to_string()))).collect();
+    std::thread::scope(|scope| {
+        for server in &mut servers {
+            server.set("DATABASE_URL", database.url());
+            scope.spawn(|| server.serve(&[]));
+        }
+    });
+    servers[0].write("race", "race-1", json!({ "name": "Sprint" }));
+    let epochs: BTreeSet<String> = servers.iter().map(|s| s.ask(&["status"])["epoch"].to_string()).collect();
+    assert_eq!(epochs.len(), 1);
+    assert!(servers.iter().all(|server| server.live("race").len() == 1));
+    assert!(servers.iter_mut().all(|server| server.stop() == 0));
+}
+
+/// A wrong password, a database that is not there and one of a newer program: each is told in a sentence, with
+/// exit code 1, and no password stands in it or in the log.
+#[test]
+fn a_database_that_cannot_be_used_says_why_and_tells_no_secret() {
+    const RULES: &str = "COPY (VALUES ('host all postgres 127.0.0.1/32 trust'),
+      ('host all ropeway 127.0.0.1/32 scram-sha-256')) TO PROGRAM 'cat > pg_hba.conf'";
+    let (dir, cluster) = (tempfile::tempdir().unwrap(), Cluster::start().unwrap());
+    let admin = format!("{}/postgres", cluster.url);
+    let order = |sql: &'static str| {
+        let admin = admin.clone();
+        alone(async move {
+            let (client, connection) = tokio_postgres::connect(&admin, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client.batch_execute(sql).await.unwrap();
+        });
+    };
+    order("CREATE ROLE ropeway LOGIN PASSWORD 's3cret'");
+    order("CREATE DATABASE node OWNER ropeway");
+    order(RULES);
+    // Read anew when the server starts.
+    cluster.crash().unwrap();
+    let url = |password: &str, database: &str| {
+        let with = cluster.url.replace("postgres@", &format!("ropeway:{password}@"));
+        format!("{with}/{database}")
+    };
+    let told = |url: &str| {
+        ["serve", "status"].map(|command| {
+            let mut ropeway = rig::ropeway();
+            ropeway.args([command, "--data-dir", dir.path().to_str().unwrap(), "--database", url, "--json"]);
+            let ran = rig::Ran::from(ropeway.env("RUST_LOG", "debug").output().unwrap()).exits(1);
+            let all = ran.to_string();
+            assert!(!all.contains("s3cret") && !all.contains("wr0ng"), "{all}");
+            ran.json()["error"].to_string()
+        })
+    };
+    for error in told(&url("wr0ng", "node")) {
+        assert!(error.contains("user or password is not accepted"), "{error}");
+    }
+    for error in told(&url("s3cret", "nowhere")) {
+        assert!(error.contains("there is no such database"), "{error}");
+    }
+    let node = Node::new(dir.path().join("node"));
+    let mut write = node.command(&["write", "race", "race-1", "{\"name\":\"Sprint\"}"]);
+    rig::Ran::from(write.env("DATABASE_URL", url("s3cret", "node")).output().unwrap()).exits(0);
+    let newer = format!("{}/node", cluster.url);
+    alone(async move {
+        let (client, connection) = tokio_postgres::connect(&newer, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("INSERT INTO rw_schema VALUES (2, 0, 0)").await.unwrap();
+    });
+    for error in told(&url("s3cret", "node")) {
+        assert!(error.contains("install the newer version"), "{error}");
     }
 }

@@ -7,10 +7,13 @@ mod api;
 mod bodies;
 #[path = "../../../protocol/tests/certs/mod.rs"]
 mod certs;
+#[path = "../../../store/tests/server/mod.rs"]
+mod database;
 mod drain;
 mod floods;
 mod live;
 mod pages;
+mod postgres;
 mod rig;
 mod sockets;
 mod tls;

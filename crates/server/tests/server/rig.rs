@@ -8,7 +8,7 @@ use ropeway_core::{
 use ropeway_protocol::{HttpTransport, HttpTransportOptions, ProblemCode};
 use ropeway_replica::{Enrolment, FeedRequest, Node, NodeOptions, RandomIds, SystemClock};
 use ropeway_server::{Drained, Host, Limits, Server, ServerOptions, Tls};
-use ropeway_store::MemoryStore;
+use ropeway_store::{MemoryStore, Stored};
 use serde_json::{Value, json};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -141,9 +141,15 @@ impl Rig {
     }
 
     async fn start(set: impl FnOnce(&mut ServerOptions)) -> Self {
+        let store = MemoryStore::new(Epoch::parse("epoch-1").unwrap(), false);
+        Self::on(Arc::new(store), set).await
+    }
+
+    /// Over a store of the test's own.
+    pub(crate) async fn on(store: Stored, set: impl FnOnce(&mut ServerOptions)) -> Self {
         let profile = profile::parse(PROFILE, "test.toml").unwrap_or_else(|m| panic!("{m:?}"));
         let node = Node::open(NodeOptions {
-            store: Arc::new(MemoryStore::new(Epoch::parse("epoch-1").unwrap(), false)),
+            store,
             profile: Arc::new(profile),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(RandomIds),

@@ -14,6 +14,8 @@ use std::{
 
 type Made<T> = Result<T, BackupError>;
 
+/// What a read transaction begins with is all that it sees.
+const BEGIN_READING: &str = "SELECT count(*) FROM sqlite_schema";
 /// Pages copied between two words of progress.
 const STEP: i32 = 512;
 
@@ -160,7 +162,7 @@ fn pages(source: &Connection, part: &Path, progress: &dyn Fn(u64, u64)) -> Resul
     schema::found(source)?;
     // One read transaction around all steps: the copy is of one moment, and no writer makes it begin again.
     source.execute_batch("BEGIN")?;
-    let _: i64 = source.query_row("SELECT count(*) FROM sqlite_schema", [], |r| r.get(0))?;
+    let _: i64 = source.query_row(BEGIN_READING, [], |r| r.get(0))?;
     let mut target = Connection::open_with_flags(part, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))?;
     target.pragma_update(None, "synchronous", "OFF")?;
     let steps = Backup::new(source, &mut target)?;
