@@ -93,7 +93,7 @@ impl Shelf {
 #[utoipa::path(get, path = "/reports/{client_uuid}/video", operation_id = "show_clip",
     tag = "race logger", security(("token" = [])),
     params(("client_uuid" = String, Path, description = "The id of a record")),
-    responses((status = 200, content_type = "application/octet-stream", body = Vec<u8>), shapes::Door,
+    responses(shapes::Door, (status = 200, content_type = "application/octet-stream", body = Vec<u8>),
         shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,

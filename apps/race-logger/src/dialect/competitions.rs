@@ -22,7 +22,7 @@ const PAGE: usize = 1_000;
 /// `GET /competitions`: all of them, whoever may take which along.
 #[utoipa::path(get, path = "/competitions", operation_id = "list_competitions",
     tag = "race logger", security(("token" = [])),
-    responses((status = 200, body = Object), shapes::Door))]
+    responses(shapes::Door, (status = 200, body = Object)))]
 pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     let (node, space) = (host.node(), asker.caller.space());
     let all = all(node, space, "competition").await?;

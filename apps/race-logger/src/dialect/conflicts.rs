@@ -32,7 +32,7 @@ pub(crate) struct Ask {
 #[utoipa::path(get, path = "/conflicts", operation_id = "list_sync_conflicts",
     tag = "race logger", security(("token" = [])),
     params(Ask),
-    responses((status = 200, body = Object), shapes::Door, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Unusable))]
 pub(crate) async fn list(
     State(host): State<Host>,
     asker: Asker,
@@ -58,7 +58,7 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/conflicts/{id}", operation_id = "show_sync_conflict",
     tag = "race logger", security(("token" = [])),
     params(("id" = String, Path, description = "Its number, or its id")),
-    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,
@@ -73,7 +73,9 @@ pub(crate) async fn show(
     tag = "race logger", security(("token" = [])),
     params(("id" = String, Path, description = "Its number, or its id")),
     request_body = Object,
-    responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), (status = 409,
+        description = "It moved since: what stands now", body = Object), shapes::Unread, shapes::Absent,
+        shapes::Unusable))]
 pub(crate) async fn resolve(
     State(host): State<Host>,
     asker: Asker,
@@ -106,7 +108,9 @@ pub(crate) async fn resolve(
     tag = "race logger", security(("token" = [])),
     params(("id" = String, Path, description = "Its number, or its id")),
     request_body = Object,
-    responses((status = 200, body = Object), (status = 409, description = "It moved since: what stands now", body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), (status = 409,
+        description = "It moved since: what stands now", body = Object), shapes::Unread, shapes::Absent,
+        shapes::Unusable))]
 pub(crate) async fn reopen(
     State(host): State<Host>,
     asker: Asker,

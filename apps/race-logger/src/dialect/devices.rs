@@ -25,7 +25,7 @@ const LATEST: usize = 1_000;
 #[utoipa::path(post, path = "/devices", operation_id = "register_device",
     tag = "race logger", security(("token" = [])),
     request_body = Object,
-    responses((status = 201, body = Object), shapes::Door, shapes::Unread, shapes::Unusable))]
+    responses(shapes::Door, (status = 201, body = Object), shapes::Unread, shapes::Unusable))]
 pub(crate) async fn register(
     State(host): State<Host>,
     asker: Asker,
@@ -56,7 +56,7 @@ pub(crate) async fn register(
 /// `GET /devices`, by name. Tokens are nowhere.
 #[utoipa::path(get, path = "/devices", operation_id = "list_sync_devices",
     tag = "race logger", security(("token" = [])),
-    responses((status = 200, body = Object), shapes::Door))]
+    responses(shapes::Door, (status = 200, body = Object)))]
 pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let runs = host.node().device_runs(asker.caller.space(), LATEST).await?;
@@ -79,7 +79,7 @@ pub(crate) async fn list(State(host): State<Host>, asker: Asker) -> Result<Json<
 #[utoipa::path(post, path = "/devices/{device_uuid}/rotate", operation_id = "rotate_device",
     tag = "race logger", security(("token" = [])),
     params(("device_uuid" = String, Path, description = "The device")),
-    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Absent))]
 pub(crate) async fn rotate(
     State(host): State<Host>,
     asker: Asker,
@@ -93,7 +93,7 @@ pub(crate) async fn rotate(
 #[utoipa::path(post, path = "/devices/{device_uuid}/decommission", operation_id = "decommission_device",
     tag = "race logger", security(("token" = [])),
     params(("device_uuid" = String, Path, description = "The device")),
-    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Absent))]
 pub(crate) async fn decommission(
     State(host): State<Host>,
     asker: Asker,

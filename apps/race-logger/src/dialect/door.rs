@@ -57,12 +57,28 @@ impl Refused {
 impl From<Failure> for Refused {
     fn from(Failure(problem): Failure) -> Self {
         let mut refused = Self::new(problem.status, problem.code.as_str(), problem.detail);
-        refused.body["error"]["next"] = problem.next.into();
+        let next = advice(problem.code).map_or(problem.next, str::to_owned);
+        refused.body["error"]["next"] = next.into();
         if let Some(kept) = problem.quarantined {
             refused.body["quarantined"] = kept.into();
         }
         refused.wait = problem.retry_after;
         refused
+    }
+}
+
+/// What to do next, in the words of this API where it has its own.
+fn advice(code: ProblemCode) -> Option<&'static str> {
+    match code {
+        ProblemCode::ResyncRequired | ProblemCode::EpochChanged | ProblemCode::CursorInvalid => Some(
+            "read `changes` without `since`, page by page to its end, and once more with its last `cursor`; forget \
+             what did not come; then send what waits: nothing of it is lost",
+        ),
+        ProblemCode::DeviceCloned => Some(
+            "another copy of this device is in use: register this one as a device of its own and give it that token; \
+             what waits on it is then sent and not taken twice",
+        ),
+        _ => None,
     }
 }
 

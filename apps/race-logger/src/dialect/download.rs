@@ -54,7 +54,7 @@ impl Ask {
 #[utoipa::path(get, path = "/download", operation_id = "download",
     tag = "race logger", security(("token" = [])),
     params(Ask),
-    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn download(
     State(host): State<Host>,
     asker: Asker,
@@ -122,7 +122,7 @@ async fn page(
 #[utoipa::path(get, path = "/changes", operation_id = "changes",
     tag = "race logger", security(("token" = [])),
     params(Ask),
-    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn changes(
     State(host): State<Host>,
     asker: Asker,

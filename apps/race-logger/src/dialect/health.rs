@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 /// Says who answers: a captive portal does not know these words.
 #[utoipa::path(get, path = "/health", operation_id = "sync_health",
     tag = "race logger",
-    responses((status = 200, body = Object), shapes::Door))]
+    responses(shapes::Door, (status = 200, body = Object)))]
 pub(crate) async fn health(State(host): State<Host>, _: Passer) -> Result<Json<Value>, Refused> {
     Ok(Json(json!({ "status": "ok", "service": "race-logger", "time": host.node().clock().now() })))
 }

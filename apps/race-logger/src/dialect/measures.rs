@@ -24,7 +24,7 @@ const LATEST: usize = 1_000;
 /// Shows the latest syncs and the rates. For administrators: it speaks of every device.
 #[utoipa::path(get, path = "/sync_metrics", operation_id = "sync_metrics",
     tag = "race logger", security(("token" = [])),
-    responses((status = 200, body = Object), shapes::Door))]
+    responses(shapes::Door, (status = 200, body = Object)))]
 pub(crate) async fn show(State(host): State<Host>, asker: Asker) -> Result<Json<Value>, Refused> {
     asker.caller.must_be_admin()?;
     let (node, space) = (host.node(), asker.caller.space());

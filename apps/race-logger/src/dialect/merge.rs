@@ -31,7 +31,7 @@ const DATES: [&str; 2] = ["created_at", "updated_at"];
 #[utoipa::path(post, path = "/competitions/merge", operation_id = "merge_competitions",
     tag = "race logger", security(("token" = [])),
     request_body = Object,
-    responses((status = 200, body = Object), shapes::Door, shapes::Unread, shapes::Absent, shapes::Unusable))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Unread, shapes::Absent, shapes::Unusable))]
 pub(crate) async fn merge(
     State(host): State<Host>,
     asker: Asker,
@@ -147,8 +147,8 @@ fn clashes(into: &Key, stays: &Record, key: &Key, goes: &Record, races: &BTreeMa
     params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String,
         Path, description = "The id of a record")),
     request_body = Object,
-    responses((status = 200, body = Object), (status = 409, description = "It moved since",
-        body = shapes::RaceLoggerError), shapes::Door, shapes::Unread, shapes::Absent))]
+    responses(shapes::Door, (status = 200, body = Object), (status = 409, description = "It moved since",
+        body = shapes::RaceLoggerError), shapes::Unread, shapes::Absent))]
 pub(crate) async fn unmerge(
     State(host): State<Host>,
     asker: Asker,

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
     tag = "race logger", security(("token" = [])),
     params(("record_type" = String, Path, description = "Plural snake case"), ("client_uuid" = String,
         Path, description = "The id of a record")),
-    responses((status = 200, body = Object), shapes::Door, shapes::Absent))]
+    responses(shapes::Door, (status = 200, body = Object), shapes::Absent))]
 pub(crate) async fn show(
     State(host): State<Host>,
     asker: Asker,

@@ -30,6 +30,9 @@ pub(crate) enum Door {
     /// The role may not, or the device was revoked
     #[response(status = 403)]
     Forbidden(RaceLoggerError),
+    /// `device_cloned`, `resync_required`, `epoch_changed`: see `next`; nothing on the device is lost
+    #[response(status = 409)]
+    Elsewhen(RaceLoggerError),
     /// Too many requests: see `Retry-After`
     #[response(status = 429)]
     TooMany(RaceLoggerError),

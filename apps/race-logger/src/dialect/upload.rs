@@ -35,7 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
     params(("record_type" = String, Path, description = "Plural snake case,
         and the key of the list in the body")),
     request_body = Object,
-    responses(shapes::Uploaded, shapes::Door, shapes::Unread, shapes::Absent))]
+    responses(shapes::Door, shapes::Uploaded, shapes::Unread, shapes::Absent))]
 pub(crate) async fn upload(
     State(host): State<Host>,
     uploader: Uploader,
@@ -50,7 +50,7 @@ pub(crate) async fn upload(
 #[utoipa::path(post, path = "/competitions", operation_id = "upload_competitions",
     tag = "race logger", security(("token" = [])),
     request_body = Object,
-    responses(shapes::Uploaded, shapes::Door, shapes::Unread))]
+    responses(shapes::Door, shapes::Uploaded, shapes::Unread))]
 pub(crate) async fn competitions(
     State(host): State<Host>,
     uploader: Uploader,

@@ -31,8 +31,14 @@ pub(crate) struct Client {
 
 impl Cloud {
     pub(crate) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same with settings.
+    pub(crate) fn with(settings: impl FnOnce(&mut Node)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut node = Node::new(dir.path().join("cloud"));
+        settings(&mut node);
         node.write("race", "race-1", json!({ "name": "Sprint" }));
         let added = node.ask(&["device", "add", "Office", "--role", "admin"]);
         let url = node.serve(&[]);

@@ -15,6 +15,7 @@ mod commands;
 mod crash;
 mod described;
 mod dialect;
+mod dialect_far;
 mod dialect_people;
 mod disk;
 mod documented;
