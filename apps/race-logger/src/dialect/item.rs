@@ -119,6 +119,12 @@ pub(crate) fn id_of(change: &Change) -> ChangeId {
     ChangeId::trusted(format!("up-{}", &blake3::hash(text.as_bytes()).to_hex()[..40]))
 }
 
+/// The id of what is said once more after something else was.
+pub(crate) fn id_after(first: &ChangeId, last: &str) -> ChangeId {
+    let text = format!("{first}\n{last}");
+    ChangeId::trusted(format!("up-{}", &blake3::hash(text.as_bytes()).to_hex()[..40]))
+}
+
 /// The person at the device: a name, or a name and a role; evidence, never a grant (CT-19).
 fn actor(value: Option<Value>) -> Result<Option<String>, String> {
     fn text(value: Option<&Value>) -> Option<&str> {

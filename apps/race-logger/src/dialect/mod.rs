@@ -3,6 +3,7 @@
 //! Every write goes through ingest. What the documents call three layers are the profile's rules; here are
 //! the words, the numbers and the shapes.
 
+mod again;
 mod clash;
 mod clip;
 mod competitions;

@@ -1,6 +1,7 @@
 //! `POST /api/v1/sync/{record_type}`: an upload, one result an item (ISMF-068, ISMF-088 to ISMF-093).
 
 use super::{
+    again,
     clip::Shelf,
     door::{Asker, Refused, Uploader},
     item::{self, Sender},
@@ -149,7 +150,19 @@ async fn take_in(
     let sent = changes.len();
     let filled = late::fills(host.node(), space, &changes).await?;
     changes.extend(filled.iter().map(|(_, fill)| fill.clone()));
-    let Decided { receipts, before, .. } = host.decide(&asker.caller, changes, last).await?;
+    let said = changes.clone();
+    let Decided { mut receipts, before, .. } = host.decide(&asker.caller, changes, last).await?;
+    let heard = said.into_iter().zip(&receipts).take(sent).enumerate();
+    let heard = heard.filter(|(_, (_, receipt))| receipt.stamp <= before && receipt.verdict.is_settled());
+    let heard = heard.map(|(place, (change, receipt))| (place, change, receipt)).collect();
+    let anew = again::said_anew(host.node(), space, rules, heard).await?;
+    if !anew.is_empty() {
+        let (places, changes): (Vec<usize>, Vec<_>) = anew.into_iter().unzip();
+        let decided = host.decide(&asker.caller, changes, BTreeSet::new()).await?;
+        for (place, receipt) in places.into_iter().zip(decided.receipts) {
+            receipts[place] = receipt;
+        }
+    }
     let known = Known::of(host, space, &receipts).await?;
     let (items, fills) = receipts.split_at(sent.min(receipts.len()));
     let mut entries: Vec<Entry> =

@@ -422,6 +422,56 @@ pub(crate) fn a_parent_that_never_comes_is_put_to_a_person_at_the_last_retry() {
     assert_eq!(statuses(&results), ["already_synced"], "and its device hears how it ended: {results:?}");
 }
 
+/// ISMF-074, TR-09: a device that says A, then B, then A again without naming a version means the last A: it is no
+/// repetition of the first. A repetition is still answered as before, whatever others did since.
+#[test]
+pub(crate) fn what_a_device_takes_back_is_not_taken_for_a_repetition() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let first = incident("a", 42, "2026-02-15T10:32:10Z");
+    let says = |text: &str| with(first.clone(), "description", json!(text));
+    let send = |text: &str| {
+        let (status, results) = pi.incidents(&[says(text)]);
+        (status, results[0]["status"].as_str().unwrap().to_owned())
+    };
+    let was = |status: u16, word: &str| (status, word.to_owned());
+    assert_eq!(send("A"), was(201, "created"));
+    // Taken back while the other waits for a person: nothing is left to ask.
+    assert_eq!(send("B"), was(409, "conflict"));
+    assert_eq!(send("A"), was(200, "already_synced"));
+    assert_eq!(
+        cloud.admin.get("/conflicts")["conflicts"],
+        json!([]),
+        "nobody is asked about what was taken back"
+    );
+    // Taken back after a person had decided for it.
+    assert_eq!(send("C"), was(409, "conflict"));
+    let open = cloud.admin.get("/conflicts")["conflicts"][0]["id"].clone();
+    let answer = json!({ "resolution": "device_wins" });
+    assert_eq!(cloud.admin.post(&format!("/conflicts/{open}/resolve"), &answer).0, 200);
+    for _ in 0..2 {
+        assert_eq!(send("A"), was(409, "conflict"), "the cloud has C now");
+    }
+    let open = cloud.admin.get("/conflicts")["conflicts"].clone();
+    assert_eq!(open.as_array().unwrap().len(), 1, "sent twice it is one question: {open:#}");
+    assert_eq!(
+        (&open[0]["cloud_data"]["description"], &open[0]["device_data"]["description"]),
+        (&json!("C"), &json!("A"))
+    );
+    assert_eq!(cloud.admin.post(&format!("/conflicts/{}/resolve", open[0]["id"]), &answer).0, 200);
+    // Taken back after an edit on a version.
+    let version = pi.get("/incidents/a")["record"]["version"].clone();
+    let edit = json!({ "client_uuid": "a", "description": "D", "base_version": version });
+    assert_eq!(statuses(&pi.incidents(&[edit]).1), ["updated"]);
+    assert_eq!(send("A"), was(409, "conflict"), "the cloud has D now");
+    // Somebody else's edit makes no conflict with oneself.
+    let other = |text: &str| with(incident("b", 7, "2026-02-15T11:00:00Z"), "description", json!(text));
+    pi.incidents(&[other("A")]);
+    cloud.node.write("incident", "b", json!({ "description": "of the jury" }));
+    assert_eq!(statuses(&pi.incidents(&[other("A")]).1), ["already_synced"]);
+    assert_eq!(cloud.node.data("incident", "b")["description"], "of the jury");
+}
+
 /// CT-06: one status for a whole answer.
 #[test]
 pub(crate) fn the_status_of_a_whole_answer() {
