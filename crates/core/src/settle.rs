@@ -9,7 +9,7 @@ use crate::{
     plan::{Decision, Plan, Sealed, Snapshot},
     planted::{self, Bug},
     profile::{Profile, Retry},
-    receipt::{Receipt, Verdict},
+    receipt::{Code, Reason, Receipt, Verdict},
     time::Time,
 };
 use std::collections::BTreeSet;
@@ -178,11 +178,28 @@ pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -
         if let Some((retry, why)) = tried {
             next.state = EntryState::Rejected;
             postpone(&mut next, retry, snapshot.now);
-            next.reason = Some(crate::receipt::Reason {
-                code: crate::receipt::Code::Invalid,
-                field: None,
-                text: why.to_owned(),
-            });
+            next.reason = Some(Reason { code: Code::Invalid, field: None, text: why.to_owned() });
+        }
+        plan.outbox.push(next);
+    }
+    Decision::Plan(Box::new(plan))
+}
+
+/// A batch whose answer was lost, at an upstream that has forgotten since what it answered: what the batch made may
+/// have been taken in, deleted and forgotten. Of that, what a pull from the beginning did not bring goes again only
+/// when a person says so (I10); the rest goes like anything else.
+pub fn doubt(snapshot: &Snapshot, batch: &str) -> Decision {
+    let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
+    for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
+        let mut next = Entry { state: EntryState::Pending, batch: None, ..entry.clone() };
+        let stands = |key: &Key| snapshot.records.get(key).is_some_and(|r| r.upstream.is_some());
+        if entry.change.op == Op::Create && !stands(&entry.change.key()) {
+            next.state = EntryState::Rejected;
+            next.due = NEVER;
+            let text = "its answer was lost, and it was too long ago for the upstream to know whether it was \
+                        taken in and deleted since: send it again, or give it up";
+            let (code, text) = (Code::NotFound, text.to_owned());
+            next.reason = Some(Reason { code, field: None, text });
         }
         plan.outbox.push(next);
     }

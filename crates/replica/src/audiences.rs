@@ -6,7 +6,7 @@ use crate::{
 };
 use ropeway_core::{
     audience::{self, Worn},
-    id::{Key, SpaceId},
+    id::{Key, RecordId, SpaceId},
     ingest, limits,
     plan::{Decision, Keys},
 };
@@ -15,8 +15,38 @@ use std::collections::BTreeSet;
 
 /// Subscriptions that one device may hold by its own choice.
 const CHOICES_MAX: usize = 1_000;
+/// Records listed at once.
+const LISTED: usize = 1_000;
 
 impl Node {
+    /// Gives the records that are there already their audiences, where the profile had none when they were
+    /// written. Done once, in one transaction.
+    pub(crate) async fn gain_audiences(&self, space: &SpaceId) -> Result<(), ReplicaError> {
+        let (store, profile) = (&self.inner.store, self.inner.profile.clone());
+        let name = format!("audiences.{space}");
+        if !profile.has_audiences() || store.meta(&name).await?.as_deref() == Some("1") {
+            return Ok(());
+        }
+        let mut keys: Vec<Key> = Vec::new();
+        for collection in store.collections(space).await? {
+            let mut after: Option<RecordId> = None;
+            loop {
+                let page = store.list(space, &collection, after.as_ref(), LISTED).await?;
+                keys.extend(page.iter().map(|(id, _)| Key::new(&collection, id)));
+                let Some((last, _)) = page.into_iter().nth(LISTED - 1) else { break };
+                after = Some(last);
+            }
+        }
+        if !keys.is_empty() {
+            let decide: Decide = Box::new(move |snapshot| ingest::fill(snapshot, &keys, &profile));
+            let plan = store.transact(space, self.inner.clock.now(), Keys::default(), decide).await?;
+            if !plan.audiences.is_empty() {
+                tracing::info!(%space, records = plan.audiences.len(), "the records were given their audiences");
+            }
+        }
+        Ok(store.put_meta(&name, "1").await?)
+    }
+
     /// Reads one page of the feed as a device sees it. `only`: of what it sees, only these keys and what is
     /// for everybody; empty: all of it. Errors as [`Node::feed`].
     pub async fn feed_to(

@@ -112,9 +112,11 @@ impl Node {
         self.inner.follows
     }
 
-    /// Makes sure that a space is there.
+    /// Makes sure that a space is there, and that its records carry audiences where the profile has some.
     pub async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, ReplicaError> {
-        let state = self.inner.store.open_space(space).await?;
+        self.inner.store.open_space(space).await?;
+        self.gain_audiences(space).await?;
+        let state = self.inner.store.space(space).await?;
         if let Some(text) = self.head_alarm(state.head) {
             tracing::error!(%space, "{text}");
         }

@@ -105,6 +105,17 @@ impl Node {
         Ok(())
     }
 
+    /// After everything was pulled anew: what a batch made whose answer was lost waits for a person, where the
+    /// upstream no longer has it.
+    pub(crate) async fn doubt(&self, space: &SpaceId, batch: &str) -> Result<(), ReplicaError> {
+        let mut keys = self.keys_of_batch(space).await?;
+        keys.records.clone_from(&keys.outbox);
+        let batch = batch.to_owned();
+        let decide: Decide = Box::new(move |snapshot| settle::doubt(snapshot, &batch));
+        self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
+        Ok(())
+    }
+
     pub(crate) async fn keys_of_batch(&self, space: &SpaceId) -> Result<Keys, ReplicaError> {
         let mut keys = Keys::default();
         let mut after = i64::MIN;

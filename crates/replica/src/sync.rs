@@ -250,14 +250,30 @@ impl Node {
         progress: &(dyn Fn(Progress) + Send + Sync),
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
+        let left = self.sealed(space).await?.map(|(batch, ..)| batch);
         match self.push_all(space, transport, options, progress, report).await {
             Err(stop) if stop.asks_for_a_resync() => {}
             pushed => return pushed,
         }
-        // The first brings everything anew; with the second the upstream knows that it arrived.
-        for _ in 0..2 {
-            self.pull(space, transport, options, progress, report, false).await?;
+        let anew = async {
+            // The first brings everything anew; with the second the upstream knows that it arrived.
+            for _ in 0..2 {
+                self.pull(space, transport, options, progress, report, false).await?;
+            }
+            Ok(())
+        };
+        let anew: Result<(), Stop> = anew.await;
+        match (left, &anew) {
+            // Sent by an earlier sync too, and perhaps decided then.
+            (Some(batch), Ok(())) => self.doubt(space, &batch).await?,
+            (None, Err(_)) => {
+                if let Some((batch, ..)) = self.sealed(space).await? {
+                    self.unseal(space, &batch, None).await?;
+                }
+            }
+            _ => {}
         }
+        anew?;
         self.push_all(space, transport, options, progress, report).await
     }
 

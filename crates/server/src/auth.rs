@@ -60,7 +60,7 @@ impl FromRequestParts<Host> for Caller {
     async fn from_request_parts(parts: &mut Parts, host: &Host) -> Result<Self, Failure> {
         match identify(&parts.headers, host).await {
             Ok(device) => {
-                host.inner.devices.take(device.id.clone(), Instant::now()).map_err(too_often)?;
+                take_of_device(&device, host)?;
                 meet(&parts.headers, &device, host).await?;
                 Ok(Self { device })
             }
@@ -95,7 +95,7 @@ impl FromRequestParts<Host> for Pusher {
             return Err(failure);
         };
         let device = host.node().revoked(token).await?.ok_or(failure)?;
-        host.inner.devices.take(device.id.clone(), Instant::now()).map_err(too_often)?;
+        take_of_device(&device, host)?;
         Ok(Self::Revoked(device))
     }
 }
@@ -157,6 +157,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() && token.len() <= TOKEN_MAX).then_some(token)
+}
+
+/// A device asks only so often.
+fn take_of_device(device: &Device, host: &Host) -> Result<(), Failure> {
+    let key = (device.space.clone(), device.id.clone());
+    host.inner.devices.take(key, Instant::now()).map_err(too_often)
 }
 
 fn take_of_address(parts: &Parts, host: &Host) -> Result<(), Failure> {

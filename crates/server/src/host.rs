@@ -36,10 +36,11 @@ pub(crate) struct Inner {
     pub(crate) schema: u32,
     pub(crate) metrics: Metrics,
     pub(crate) heads: Heads,
-    pub(crate) devices: Rate<DeviceId>,
+    /// By space and id: a device of the same id in another space is another device (I11).
+    pub(crate) devices: Rate<(SpaceId, DeviceId)>,
     pub(crate) addresses: Rate<IpAddr>,
     pub(crate) pushes: Semaphore,
-    pub(crate) live: Arc<Slots<DeviceId>>,
+    pub(crate) live: Arc<Slots<(SpaceId, DeviceId)>>,
     /// Cancelled when the host is told to stop.
     pub(crate) drain: CancellationToken,
     /// Changes when this process revoked a device or gave one another token.

@@ -1,6 +1,6 @@
 //! One device that became two, a device restored from its own backup, an app installed anew.
 
-use crate::rig::{Node, Pair, Ran, put_token};
+use crate::rig::{Node, Pair, Ran, put_token, wait_for};
 use serde_json::{Value, json};
 use std::{fs, path::Path};
 
@@ -122,6 +122,41 @@ fn a_device_restored_from_its_own_backup_loses_nothing_and_sends_nothing_twice()
     assert_eq!(cloud.keys().collect::<Vec<_>>(), ["lost-since", "unsent-then", "written-after"]);
     assert!(cloud.values().all(|record| record["version"] == 1), "{cloud:?}");
     pair.pi.ask(&["sync"]);
+}
+
+/// The same by the documented commands, in the middle of a day: the Pi serves, is backed up, goes on, breaks, and is
+/// restored from its own backup while its upstream has heard more of it than it knows.
+#[test]
+fn a_pi_restored_by_its_own_backup_file_goes_on_where_its_upstream_is() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    pair.pi.write("incident", "settled-then", race());
+    pair.settle();
+    pair.pi.write("incident", "unsent-then", race());
+    let file = pair.dir.path().join("pi.ropeway").display().to_string();
+    pair.pi.ask(&["backup", &file]);
+    pair.pi.write("incident", "sent-since", race());
+    pair.pi.write("incident", "settled-then", json!({ "description": "since" }));
+    pair.settle();
+    pair.cloud.write("incident", "of-the-cloud", race());
+    pair.pi.write("incident", "never-sent", race());
+    pair.pi.ask(&["restore", &file]);
+    pair.pi.write("incident", "written-after", race());
+    assert_eq!(pair.pi.ask(&["status"])["outbox"]["pending"], 2);
+    // The command has said that it is restored: nobody has to say it again.
+    pair.settle();
+    let all = ["of-the-cloud", "sent-since", "settled-then", "unsent-then", "written-after"];
+    assert_eq!(
+        ids(&pair.cloud),
+        all,
+        "what was never sent and in no backup is gone with the disk, and no more"
+    );
+    assert_eq!(pair.cloud.data("incident", "settled-then")["description"], "since");
+    assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]));
+    pair.pi.serve(&[]);
+    pair.pi.write("incident", "as-usual", race());
+    wait_for("the restored Pi to sync by itself", || pair.cloud.live("incident").remove("as-usual"));
 }
 
 /// An app installed anew with the same token is a new installation; what comes from the former one is a

@@ -55,7 +55,22 @@ impl Work<'_> {
     /// Works the keys out. Asks for what it needs, a level of children a round.
     pub(crate) fn flow(&mut self) -> Step<Flow> {
         let mut flow = Flow { heirs: self.heirs(), ..Flow::default() };
-        let mut missing = self.seed(&mut flow).is_err();
+        let seeded = self.seed(&mut flow);
+        self.run(flow, seeded)
+    }
+
+    /// Works the keys of these records out as if they had none.
+    pub(crate) fn flow_of(&mut self, keys: &[Key]) -> Step<Flow> {
+        let mut flow = Flow { heirs: self.heirs(), ..Flow::default() };
+        for key in keys.iter().filter(|key| self.is_restricted(&key.collection)) {
+            flow.owns.insert((self.rank(key), key.clone()));
+            flow.lifts.insert(key.clone());
+        }
+        self.run(flow, Ok(()))
+    }
+
+    fn run(&mut self, mut flow: Flow, seeded: Step<()>) -> Step<Flow> {
+        let mut missing = seeded.is_err();
         while let Some((_, key)) = flow.owns.pop_first() {
             missing |= self.flow_down(&mut flow, &key).is_err();
         }

@@ -8,6 +8,7 @@ mod ask;
 pub(crate) mod create;
 mod delete;
 pub(crate) mod edit;
+mod fill;
 mod finish;
 pub(crate) mod flow;
 mod lost;
@@ -30,6 +31,7 @@ use crate::{
     record::State,
     time::Time,
 };
+pub use fill::fill;
 pub use flow::open_collections;
 pub(crate) use refs::parent_key;
 use sight::Known;

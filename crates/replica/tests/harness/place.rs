@@ -119,6 +119,11 @@ impl Place {
         (told.answered, told.left.len())
     }
 
+    /// How far its upstream has been read.
+    pub async fn store_followed(&self) -> ropeway_store::Followed {
+        self.store.followed(&space()).await.unwrap()
+    }
+
     pub async fn unsettled(&self) -> usize {
         self.node.queue(&space()).await.unwrap().len()
     }

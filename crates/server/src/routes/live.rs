@@ -33,7 +33,7 @@ pub(super) async fn live(State(host): State<Host>, caller: Caller) -> Result<Res
     if host.is_draining() {
         return Err(busy("the node is stopping"));
     }
-    let slot = host.inner.live.take(&caller.device.id);
+    let slot = host.inner.live.take(&(caller.device.space.clone(), caller.device.id.clone()));
     let slot = slot.ok_or_else(|| busy("there are as many live streams as there may be"))?;
     let heads = host.inner.heads.watch(caller.space()).await?;
     let mut look = interval(host.limits().live_poll.max(Duration::from_millis(1)));
@@ -69,7 +69,7 @@ struct Telling {
     /// When to look whether another process revoked the device or gave it another token.
     look: Interval,
     told: Option<Stamp>,
-    _slot: Slot<DeviceId>,
+    _slot: Slot<(SpaceId, DeviceId)>,
 }
 
 impl Telling {

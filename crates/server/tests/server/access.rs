@@ -1,6 +1,6 @@
 //! Who may ask what: tokens, devices, roles, rates, and spaces that see nothing of each other.
 
-use crate::rig::{Answer, Rig, incident, quick, space};
+use crate::rig::{Answer, Rig, enrol, incident, quick, space};
 use reqwest::Method;
 use ropeway_core::id::DeviceId;
 use ropeway_protocol::ProblemCode as P;
@@ -158,6 +158,22 @@ async fn a_device_that_asks_too_often_is_told_to_wait() {
     rig.get("/metrics", "").await.is(P::RateLimited);
     assert_eq!(rig.get("/v1/conflicts", &rig.reader).await.status, 200);
     assert_eq!(rig.get("/health/live", "").await.status, 200);
+}
+
+/// A device of the same id in another space has an allowance of its own: how often somebody asks there, and how
+/// many live streams they hold, shows nowhere else (I11).
+#[tokio::test]
+async fn devices_of_one_name_in_two_spaces_take_nothing_from_each_other() {
+    let mut limits = quick();
+    (limits.device_rate, limits.live_streams_per_device) = (1, 1);
+    let rig = Rig::with(limits, Vec::new()).await;
+    let there = enrol(&rig.node, "other", "referee", "referee-main").await;
+    let here = rig.request(Method::GET, "/v1/live", &rig.referee).send().await.unwrap();
+    let other = rig.request(Method::GET, "/v1/live", &there).send().await.unwrap();
+    assert_eq!((here.status().as_u16(), other.status().as_u16()), (200, 200));
+    rig.get("/v1/live", &rig.referee).await.is(P::Unavailable);
+    rig.get("/v1/conflicts", &rig.referee).await.is(P::RateLimited);
+    assert_eq!(rig.get("/v1/conflicts", &there).await.status, 200);
 }
 
 /// A space with a record, an open conflict and devices of its own; then everything that the other space's

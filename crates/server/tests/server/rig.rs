@@ -229,7 +229,7 @@ impl Rig {
     }
 }
 
-async fn enrol(node: &Node, name: &str, role: &str, id: &str) -> String {
+pub(crate) async fn enrol(node: &Node, name: &str, role: &str, id: &str) -> String {
     let enrolment = Enrolment {
         id: Some(DeviceId::parse(id).unwrap()),
         name: id.into(),

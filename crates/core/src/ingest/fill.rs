@@ -1,0 +1,56 @@
+//! A profile that gained audiences: the records that are there already get the keys that they would have had.
+
+use super::{
+    sight::write_subscriptions,
+    work::{Step, Work},
+};
+use crate::{
+    absorb,
+    audience::{EVERYBODY, Worn},
+    digest::{Digest, contribution},
+    id::Key,
+    plan::{Decision, Keys, Plan, Snapshot},
+    profile::Profile,
+};
+
+/// Gives all records of a space, `keys`, their audiences, in one plan that changes nothing else. Where any of them
+/// has some it was done before, and the plan is empty.
+pub fn fill(snapshot: &Snapshot, keys: &[Key], profile: &Profile) -> Decision {
+    let grant = absorb::nobody();
+    let mut work = Work::new(snapshot, profile, &grant);
+    match work.filled(keys) {
+        Ok(plan) => Decision::Plan(Box::new(plan)),
+        Err(_) => Decision::Need(work.need),
+    }
+}
+
+impl Work<'_> {
+    fn filled(&mut self, keys: &[Key]) -> Step<Plan> {
+        let mut plan = Plan { head: self.snap.head, ..Plan::default() };
+        if keys.iter().any(|key| self.snap.audiences.get(key).is_some_and(|rows| !rows.is_empty())) {
+            return Ok(plan);
+        }
+        // Asked for together: a space may be large.
+        let (all, restricted) =
+            (keys.iter().cloned(), keys.iter().filter(|k| self.is_restricted(&k.collection)));
+        let asked =
+            Keys { records: all.collect(), audiences: restricted.cloned().collect(), ..Keys::default() };
+        self.need.extend(asked);
+        let flow = self.flow_of(keys)?;
+        let subscriptions = self.subscribe(&flow)?;
+        self.write_flow(&flow, &mut plan);
+        write_subscriptions(subscriptions, self.snap.now, &mut plan);
+        // Nobody's digest has counted any of them before.
+        plan.sights.clear();
+        for (key, record) in keys.iter().filter_map(|key| Some((key, self.snap.records.get(key)?))) {
+            let sight = match self.is_restricted(&key.collection) {
+                true => flow.worn(key).map(Worn::sight).unwrap_or_default(),
+                false => EVERYBODY.to_owned(),
+            };
+            let digest = plan.sights.entry(sight).or_default();
+            *digest = digest.moved(0, contribution(&key.collection, &key.id, record));
+        }
+        plan.sights.retain(|_, digest| *digest != Digest::default());
+        Ok(plan)
+    }
+}
