@@ -90,6 +90,7 @@ macro_rules! bounds {
 bounds! {
     "body_wire_bytes", "largest body of a request as it travels", count server.body_wire_bytes;
     "body_bytes", "largest body of a request after decompression", count server.body_bytes;
+    "blob_bytes", "films and other large content kept beside the database", count server.blob_bytes;
     "push_changes", "most changes in one push", count server.push_changes;
     "page_rows", "most records in one page of a pull", count server.page_rows;
     "connections", "connections open at once", count server.connections;

@@ -10,6 +10,8 @@ pub struct Limits {
     pub body_wire_bytes: usize,
     /// Largest body of a request after decompression, in bytes.
     pub body_bytes: usize,
+    /// Bytes of films and other large content kept beside the database, all together.
+    pub blob_bytes: usize,
     /// Most changes in one push.
     pub push_changes: usize,
     /// Most records in one page of a pull; a reader that asks for more gets this many.
@@ -55,6 +57,7 @@ impl Default for Limits {
         Self {
             body_wire_bytes: limits::PUSH_WIRE_BYTES_MAX,
             body_bytes: limits::PUSH_BYTES_MAX,
+            blob_bytes: 16 << 30,
             push_changes: limits::PUSH_CHANGES_MAX,
             page_rows: limits::PAGE_MAX,
             connections: 512,

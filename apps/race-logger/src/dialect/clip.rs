@@ -20,7 +20,7 @@ use ropeway_core::{
 use ropeway_server::Host;
 use serde_json::Value;
 use std::{io, path::PathBuf, sync::Arc};
-use tokio::{fs, io::AsyncWriteExt};
+use tokio::{fs, io::AsyncWriteExt, sync::Mutex};
 
 /// The field that holds what is known of a clip.
 const CLIP: &str = "video_clip";
@@ -53,18 +53,21 @@ pub(crate) fn take_out(fields: &mut Fields) -> Option<Clip> {
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     dir: Arc<PathBuf>,
+    /// Bytes on it; `None` until somebody has looked.
+    taken: Arc<Mutex<Option<u64>>>,
 }
 
 impl Shelf {
     /// A shelf in a directory, which is made with the first clip.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir: Arc::new(dir) }
+        Self { dir: Arc::new(dir), taken: Arc::default() }
     }
 
     /// Keeps a clip: on disk before its report is decided. `part` names what is being written: two may bring
-    /// the same clip at once, and either may be cut.
-    pub(crate) async fn put(&self, clip: Clip, part: &str) -> Result<(), Refused> {
-        self.keep(clip, part).await.map_err(|error| {
+    /// the same clip at once, and either may be cut. False, and nothing is written, where there would be more than
+    /// `most` bytes.
+    pub(crate) async fn put(&self, clip: Clip, part: &str, most: u64) -> Result<bool, Refused> {
+        self.keep(clip, part, most).await.map_err(|error| {
             tracing::error!(%error, dir = %self.dir.display(), "a clip cannot be kept");
             Refused::new(
                 503,
@@ -74,18 +77,40 @@ impl Shelf {
         })
     }
 
-    async fn keep(&self, Clip { sha256, bytes }: Clip, part: &str) -> io::Result<()> {
+    async fn keep(&self, Clip { sha256, bytes }: Clip, part: &str, most: u64) -> io::Result<bool> {
         let path = self.dir.join(&sha256);
         if fs::try_exists(&path).await? {
-            return Ok(());
+            return Ok(true);
         }
         fs::create_dir_all(&*self.dir).await?;
+        // One at a time: so that what is taken is known.
+        let mut taken = self.taken.lock().await;
+        let before = match *taken {
+            Some(taken) => taken,
+            None => self.size().await?,
+        };
+        let after = before.saturating_add(bytes.len() as u64);
+        *taken = Some(before);
+        if after > most {
+            return Ok(false);
+        }
         let part = self.dir.join(format!("{part}.part"));
         let mut file = fs::File::create(&part).await?;
         file.write_all(&bytes).await?;
         file.sync_all().await?;
         fs::rename(&part, &path).await?;
-        fs::File::open(&*self.dir).await?.sync_all().await
+        fs::File::open(&*self.dir).await?.sync_all().await?;
+        *taken = Some(after);
+        Ok(true)
+    }
+
+    /// Bytes of all files on it.
+    async fn size(&self) -> io::Result<u64> {
+        let (mut files, mut bytes) = (fs::read_dir(&*self.dir).await?, 0);
+        while let Some(file) = files.next_entry().await? {
+            bytes += file.metadata().await?.len();
+        }
+        Ok(bytes)
     }
 }
 

@@ -30,6 +30,10 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// For a report that came with a clip to a full shelf.
+const NO_ROOM: &str = "there is no room for its clip: nothing of it was taken in; send it again when an operator has made \
+    room, or without the clip";
+
 /// Takes an upload in.
 #[utoipa::path(post, path = "/{record_type}", operation_id = "upload",
     tag = "race logger", security(("token" = [])),
@@ -136,10 +140,17 @@ async fn take_in(
                 if retry_count >= retries {
                     last.insert(change.id.clone());
                 }
-                if let Some(clip) = clip {
-                    shelf.put(clip, &host.node().ids().id()).await?;
+                let room = host.limits().blob_bytes as u64;
+                let is_kept = match clip {
+                    Some(clip) => shelf.put(clip, &host.node().ids().id(), room).await?,
+                    None => true,
+                };
+                match is_kept {
+                    true => changes.push(change),
+                    false => {
+                        bad.push((place, Entry::error(Some(&change.record), 503, "unavailable", NO_ROOM)))
+                    }
                 }
-                changes.push(change);
             }
             Err(item::BadItem { client_uuid, why }) => {
                 let text = format!("{why}; correct it and send it again");

@@ -386,6 +386,41 @@ pub(crate) fn a_clip_inside_a_report_is_kept_apart() {
     assert_eq!(pi.ask("GET", "/reports/i/video", &[], "").0, 404);
 }
 
+/// CT-18: clips take no more room than they are given, and no neighbour suffers from one that finds none; a name that
+/// leads elsewhere leads nowhere.
+#[test]
+pub(crate) fn clips_have_their_room_and_no_way_out_of_it() {
+    let cloud = Cloud::with(|node| node.set("ROPEWAY_LIMIT_BLOB_BYTES", 5_000));
+    let pi = cloud.device("device");
+    pi.incidents(&[incident("i", 1, "2026-02-15T10:00:00Z")]);
+    let report =
+        |id: &str, clip: Value| json!({ "client_uuid": id, "incident_client_uuid": "i", "video_clip": clip });
+    let film = |id: &str, letters: &str| report(id, json!({ "file_data": letters.repeat(1_000) }));
+    assert_eq!(pi.upload("reports", &[film("one", "QUFB")]).0, 201, "three thousand bytes of A");
+    let (status, results) =
+        pi.upload("reports", &[film("two", "QkJC"), report("plain", json!({})), film("again", "QUFB")]);
+    assert_eq!((status, statuses(&results)), (200, vec!["error", "created", "created"]), "{results:?}");
+    assert_eq!((&results[0]["http_status"], &results[0]["client_uuid"]), (&json!(503), &json!("two")));
+    assert!(results[0]["error"]["message"].as_str().unwrap().contains("no room"), "{results:?}");
+    let clips = || std::fs::read_dir(cloud.node.dir.join("clips")).unwrap().count();
+    assert_eq!(clips(), 1, "the same film lies there once, and nothing is left of the other");
+    // What a client writes into its clip is text like any other.
+    for (n, name) in
+        ["../ropeway.db", "/etc/passwd", "..%2fropeway.db", "", &"a".repeat(64), &"../".repeat(21)]
+            .iter()
+            .enumerate()
+    {
+        let id = format!("evil-{n}");
+        let clip = json!({ "sha256": name, "status": "uploaded", "path": name });
+        assert_eq!(pi.upload("reports", &[report(&id, clip)]).0, 201);
+        assert_eq!(pi.ask("GET", &format!("/reports/{id}/video"), &[], "").0, 404, "{name}");
+    }
+    for path in ["/reports/..%2f..%2fropeway.db/video", "/reports/%2e%2e/video", "/reports/one%00/video"] {
+        assert_eq!(pi.ask("GET", path, &[], "").0, 404, "{path}");
+    }
+    assert_eq!(clips(), 1);
+}
+
 /// TR-21: a Pi whose clock is years ahead says so, and its incident is found to be one with the cloud's.
 #[test]
 pub(crate) fn a_clock_years_ahead_is_corrected() {
