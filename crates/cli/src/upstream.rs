@@ -82,7 +82,7 @@ pub(crate) fn advice(report: &SyncReport, config: &Config) -> String {
         (Some(SyncOutcome::Differs), _) => "run `ropeway doctor` here and on the upstream".into(),
         (_, Some(ProblemCode::Unauthenticated)) => format!(
             "the outbox is kept; put the right token in {token} or ROPEWAY_UPSTREAM_TOKEN, or get a new one on the \
-             upstream with `ropeway device add NAME`"
+             upstream with `ropeway device rotate UUID` or `ropeway device add NAME`"
         ),
         (_, Some(ProblemCode::DeviceRevoked)) => revoked().into(),
         (_, Some(ProblemCode::DeviceCloned)) => cloned().into(),

@@ -110,3 +110,27 @@ pub(crate) fn a_race_day_over_the_documented_api() {
     assert_eq!((upload("incidents"), upload("reports")), (200, 200), "all of it again");
     is_complete(&cloud.admin);
 }
+
+/// ISMF-008, ISMF-015, ISMF-017, ISMF-036, ISMF-102, CT-29: both sides count their records for themselves; ids and
+/// references hold all the same.
+#[test]
+pub(crate) fn numbers_are_each_sides_own_and_references_hold() {
+    let mut pair = Pair::new();
+    for name in ["c-1", "c-2", "c-3"] {
+        pair.cloud.write("race", name, json!({ "name": name }));
+    }
+    let url = pair.cloud.serve(&[]);
+    // The Pi begins without the cloud, and counts its own races first.
+    pair.pi.set("SYSTEM_MODE", "offline_device");
+    pair.pi.write("race", "p-1", json!({ "name": "of the Pi" }));
+    pair.pi.write("incident", "i-1", json!({ "race": "p-1", "bib_number": 7 }));
+    pair.pi.set("ROPEWAY_UPSTREAM_URL", &url);
+    pair.settle();
+    let number = |node: &Node, id: &str| node.ask(&["get", "race", id])["local_id"].as_i64().unwrap();
+    let (here, there) = (number(&pair.pi, "p-1"), number(&pair.cloud, "p-1"));
+    assert!(here == 1 && there > 3, "{here} on the Pi, {there} at the cloud");
+    for node in [&pair.pi, &pair.cloud] {
+        assert_eq!(node.data("incident", "i-1")["race"], "p-1");
+        assert_eq!(node.live("race").len(), 5, "nothing took another's place");
+    }
+}
