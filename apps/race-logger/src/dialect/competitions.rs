@@ -61,6 +61,28 @@ pub(crate) async fn all(
     }
 }
 
+/// The record of a collection with this number, looked for page by page: an index on numbers would cost every
+/// write, and people name few records by theirs.
+pub(crate) async fn numbered(
+    node: &Node,
+    space: &SpaceId,
+    collection: &str,
+    number: i64,
+) -> Result<Option<RecordId>, ReplicaError> {
+    let collection = Collection::trusted(collection);
+    let mut after: Option<RecordId> = None;
+    loop {
+        let page = node.list(space, &collection, after.as_ref(), PAGE).await?;
+        if let Some((id, _)) = page.iter().find(|(_, record)| record.local_id == number) {
+            return Ok(Some(id.clone()));
+        }
+        if page.len() < PAGE {
+            return Ok(None);
+        }
+        after = page.last().map(|(id, _)| id.clone());
+    }
+}
+
 /// How many races each competition has, those that came with a competition joined into it included.
 async fn races_of(node: &Node, space: &SpaceId) -> Result<BTreeMap<RecordId, usize>, Refused> {
     let mut known = all(node, space, "competition").await?;

@@ -187,9 +187,7 @@ async fn find(host: &Host, asker: &Asker, named: &str) -> Result<ConflictView, R
     let (node, space) = (host.node(), asker.caller.space());
     let id = match named.parse::<i64>() {
         Ok(number) => {
-            let all = super::competitions::all(node, space, CONFLICT).await?;
-            let found = all.into_iter().find(|(_, record)| record.local_id == number);
-            found.map(|(key, _)| key.id).ok_or_else(missing)?
+            super::competitions::numbered(node, space, CONFLICT, number).await?.ok_or_else(missing)?
         }
         Err(_) => RecordId::parse(named).map_err(|_| missing())?,
     };
