@@ -90,9 +90,9 @@ impl Change {
             Op::Patch => "patch",
             Op::Delete => "delete",
         });
-        crate::doc::write_fields(&self.fields, &mut text);
+        text.push_str(self.fields.text());
         if let Some(seen) = &self.seen {
-            crate::doc::write_fields(seen, &mut text);
+            text.push_str(seen.text());
         }
         if let Some(lost) = &self.lost {
             text.push('!');

@@ -102,10 +102,8 @@ fn by_time(server: Contender<'_>, incoming: Contender<'_>, tie: Tie, earliest: b
 }
 
 /// Breaks a tie: by device, then by what it says, so that one device's two changes have an order too.
-fn rank(side: Contender<'_>) -> (&DeviceId, String) {
-    let mut text = String::new();
-    crate::doc::write_fields(side.values, &mut text);
-    (side.device, text)
+fn rank(side: Contender<'_>) -> (&DeviceId, &str) {
+    (side.device, side.values.text())
 }
 
 fn greater(ours: Option<&Value>, theirs: Option<&Value>, wanted: Ordering) -> Outcome {

@@ -128,7 +128,7 @@ fn hostile_change() -> impl Strategy<Value = (Change, bool, bool)> {
         Just("merged".into()),
         "\\PC{0,9}",
     ];
-    let fields = prop::collection::btree_map(name, hostile(), 0..5).boxed();
+    let fields = prop::collection::btree_map(name, hostile(), 0..5).prop_map(Fields::from).boxed();
     let op = prop_oneof![3 => Just(Op::Create), 3 => Just(Op::Patch), 1 => Just(Op::Delete)];
     let record =
         prop_oneof![Just("p0".to_owned()), Just("x".into()), Just("c1:text".into()), Just("c2:late".into())];

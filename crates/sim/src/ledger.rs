@@ -28,9 +28,8 @@ pub(crate) fn tokens(text: &str, found: &mut BTreeSet<Token>) {
 
 /// Tokens that a change carries.
 pub(crate) fn tokens_of(fields: &Fields) -> BTreeSet<Token> {
-    let (mut text, mut found) = (String::new(), BTreeSet::new());
-    ropeway_core::doc::write_fields(fields, &mut text);
-    tokens(&text, &mut found);
+    let mut found = BTreeSet::new();
+    tokens(fields.text(), &mut found);
     found
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use ropeway_core::{
     change::{Author, Base, Change, Op},
-    doc::{Fields, write_fields},
+    doc::Fields,
     id::{ChangeId, Collection, DeviceId, Epoch, RecordId},
     limits,
     profile::Rules,
@@ -115,7 +115,7 @@ pub(crate) fn id_of(change: &Change) -> ChangeId {
         text.push_str(part);
         text.push('\n');
     }
-    write_fields(&change.fields, &mut text);
+    text.push_str(change.fields.text());
     ChangeId::trusted(format!("up-{}", &blake3::hash(text.as_bytes()).to_hex()[..40]))
 }
 

@@ -71,12 +71,12 @@ pub struct Given {
     pub with: Option<Resolution>,
     /// The values wanted.
     #[serde(default)]
-    pub set: BTreeMap<String, Value>,
+    pub set: Fields,
     /// Fields wanted to be null, which TOML cannot write.
     #[serde(default)]
     pub null: Vec<String>,
     /// What the author saw.
-    pub seen: Option<BTreeMap<String, Value>>,
+    pub seen: Option<Fields>,
     /// The version on which the author made it.
     pub base: Option<On>,
     /// The change's id; `c1`, `c2` … by its place where none is given.

@@ -17,15 +17,13 @@ use crate::{
     record::{Record, State},
 };
 use serde_json::Value;
+use std::borrow::Cow;
 
 impl Work<'_> {
     /// Takes in a record that was not here.
     pub(crate) fn create(&mut self, case: &Case<'_>, over: Key) -> Step<Answer> {
         let change = case.change;
-        let mut data = change.fields.clone();
-        for (name, default) in case.rules.defaults() {
-            data.entry(name).or_insert(default);
-        }
+        let data = case.rules.with_defaults(change.fields.clone());
         if let Some(answer) = lacking(case, &data) {
             return Ok(answer);
         }
@@ -137,7 +135,7 @@ impl Work<'_> {
             notes: None,
         };
         let id = self.open("orphan", &conflict, &change.author)?;
-        let detail = Detail { parked: values.into_keys().collect(), conflicts: vec![id], shown: true };
+        let detail = Detail { parked: values.keys().cloned().collect(), conflicts: vec![id], shown: true };
         let relay = Some(change.clone());
         Ok(Answer { verdict: Verdict::Parked, over, version, detail, reason: None, relay })
     }
@@ -149,9 +147,11 @@ impl Work<'_> {
                 let rules = self.profile.rules(&change.collection);
                 let server_only =
                     |f: &str| rules.and_then(|r| r.fields.get(f)).is_some_and(|f| f.server_only);
-                let fields =
-                    data.iter().filter(|(f, _)| !server_only(f)).map(|(f, v)| (f.clone(), v.clone()));
-                Change { op: Op::Create, fields: fields.collect(), ..change.clone() }
+                let mut fields = data.clone();
+                if fields.keys().any(|f| server_only(f)) {
+                    fields.retain(|f, _| !server_only(f));
+                }
+                Change { op: Op::Create, fields, ..change.clone() }
             }
             Door::Push => change.clone(),
         }
@@ -186,9 +186,12 @@ impl Work<'_> {
 /// A counter is a map of device totals, of which an author sets their own device's only; a plain number
 /// is that one.
 pub(crate) fn own_totals(rules: &Rules, mut fields: Fields, device: &DeviceId) -> Fields {
+    let is_counter = |name: &str| rules.fields.get(name).is_some_and(|f| f.kind == profile::Kind::Counter);
+    if !fields.keys().any(|name| is_counter(name)) {
+        return fields;
+    }
     for (name, value) in &mut fields {
-        let is_counter = rules.fields.get(name).is_some_and(|f| f.kind == profile::Kind::Counter);
-        if is_counter && !value.is_null() {
+        if is_counter(name) && !value.is_null() {
             *value = merge::counter(None, Some(value), device);
         }
     }
@@ -204,12 +207,18 @@ pub(crate) fn understood(rules: Option<&Rules>, change: &Change) -> Fields {
 }
 
 /// What an author saw, in canonical spelling where it has one: only ever compared, never stored.
-pub(crate) fn spelled(rules: &Rules, seen: Fields) -> Fields {
-    let spell = |(name, value): (String, Value)| {
-        let known = rules.fields.get(&name).and_then(|f| f.kind.normalise(value.clone()).ok());
-        (name, known.unwrap_or(value))
-    };
-    seen.into_iter().map(spell).collect()
+pub(crate) fn spelled(rules: &Rules, mut seen: Fields) -> Fields {
+    let mut respelled = Vec::new();
+    for (name, value) in &seen {
+        let known = rules.fields.get(name).and_then(|f| f.kind.normalise(value).ok());
+        if let Some(Cow::Owned(value)) = known {
+            respelled.push((name.clone(), value));
+        }
+    }
+    if !respelled.is_empty() {
+        seen.extend(respelled);
+    }
+    seen
 }
 
 /// A live record must have its required fields.

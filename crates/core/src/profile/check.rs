@@ -175,8 +175,8 @@ impl Scope<'_> {
         written: &At<serde_json::Value>,
         mistakes: &mut Mistakes,
     ) -> Option<serde_json::Value> {
-        match kind.normalise(written.get_ref().clone()) {
-            Ok(value) => Some(value),
+        match kind.normalise(written.get_ref()) {
+            Ok(value) => Some(value.into_owned()),
             Err(why) => {
                 mistakes.at(&written.span(), format!("{what} of `{field}`: {why}"));
                 None

@@ -356,10 +356,14 @@ impl Rules {
         GroupOf { name: field, fields: &[], rule, unset: None }
     }
 
-    /// Defaults of a new record, laid under what its author named.
-    pub fn defaults(&self) -> Fields {
-        let with_default = self.fields.iter().filter_map(|(n, f)| f.default.clone().map(|v| (n.clone(), v)));
-        with_default.collect()
+    /// A new record's values: what its author named, with the defaults laid under it.
+    pub fn with_defaults(&self, mut named: Fields) -> Fields {
+        for (field, rules) in &self.fields {
+            if let Some(default) = rules.default.as_ref().filter(|_| !named.contains_key(field)) {
+                named.insert(field.clone(), default.clone());
+            }
+        }
+        named
     }
 }
 

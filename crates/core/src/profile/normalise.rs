@@ -8,7 +8,7 @@ use crate::{
     time::Time,
 };
 use serde_json::{Map, Number, Value};
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// Longest name of a field that the profile does not know, in bytes.
 pub const UNKNOWN_NAME_MAX: usize = 128;
@@ -21,31 +21,30 @@ const DIGITS_MAX: usize = 15;
 
 impl Kind {
     /// The canonical spelling of `value` under this type (ADR 0007, TR-20): asked again, it answers the
-    /// same. Null is the absence of a value and passes every type; whether a field may be null is a
-    /// question to its record ([`admit`]).
+    /// same, and what is spelled so already is borrowed. Null is the absence of a value and passes every type;
+    /// whether a field may be null is a question to its record ([`admit`]).
     ///
     /// # Errors
     /// A sentence for people, which says what was expected and repeats at most 60 characters of the value.
-    pub fn normalise(&self, value: Value) -> Result<Value, String> {
-        if value.is_null() {
-            return Ok(value);
-        }
+    pub fn normalise<'v>(&self, value: &'v Value) -> Result<Cow<'v, Value>, String> {
+        let as_it_is = Ok(Cow::Borrowed(value));
         match self {
-            Self::Text { max } => text(value, *max),
+            _ if value.is_null() => as_it_is,
+            Self::Text { max } => text(value, *max).and(as_it_is),
             Self::Int { min, max } => int(value, *min, *max),
             Self::Number => number(value),
-            Self::Bool if value.is_boolean() => Ok(value),
-            Self::Bool => Err(expected("true or false", &value)),
-            Self::Date => date(value),
+            Self::Bool if value.is_boolean() => as_it_is,
+            Self::Bool => Err(expected("true or false", value)),
+            Self::Date => date(value).and(as_it_is),
             Self::DateTime => instant(value),
-            Self::Enum(words) => one_of(value, words),
+            Self::Enum(words) => one_of(value, words).and(as_it_is),
             Self::Ref => reference(value),
             Self::Object if value.is_object() => plain(value),
-            Self::Object => Err(expected("an object", &value)),
+            Self::Object => Err(expected("an object", value)),
             Self::Map if value.is_object() => plain(value),
-            Self::Map => Err(expected("an object, read as a map,", &value)),
+            Self::Map => Err(expected("an object, read as a map,", value)),
             Self::List if value.is_array() => plain(value),
-            Self::List => Err(expected("a list", &value)),
+            Self::List => Err(expected("a list", value)),
             Self::Counter => counter(value),
             Self::Json => plain(value),
         }
@@ -66,24 +65,30 @@ pub fn admit(rules: &Rules, mut fields: Fields) -> Result<Fields, (String, Strin
         let why = format!("at most {} fields are allowed, not {}", limits::FIELDS_MAX, fields.len());
         return Err((String::new(), why));
     }
-    for (name, value) in &mut fields {
-        let given = std::mem::take(value);
+    let mut respelled = Vec::new();
+    for (name, value) in &fields {
         let normal = match rules.fields.get(name) {
-            Some(field) => known(field, rules.group_of(name).rule, given),
-            None => unknown_name(name).and_then(|()| plain(given)),
+            Some(field) => known(field, rules.group_of(name).rule, value),
+            None => unknown_name(name).and_then(|()| plain(value)),
         };
-        *value = normal.map_err(|why| (short(name), why))?;
+        if let Cow::Owned(normal) = normal.map_err(|why| (short(name), why))? {
+            respelled.push((name.clone(), normal));
+        }
+    }
+    if !respelled.is_empty() {
+        fields.extend(respelled);
     }
     Ok(fields)
 }
 
-fn known(field: &Field, rule: &Rule, value: Value) -> Result<Value, String> {
+fn known<'v>(field: &Field, rule: &Rule, value: &'v Value) -> Result<Cow<'v, Value>, String> {
     if value.is_null() && field.required {
         return Err("a value is required here, not null".into());
     }
-    match field.kind.normalise(value)? {
-        Value::Array(items) if *rule == Rule::Union => Ok(Value::Array(set(items))),
-        value => Ok(value),
+    let normal = field.kind.normalise(value)?;
+    match &*normal {
+        Value::Array(items) if *rule == Rule::Union => Ok(spelled(value, Value::Array(set(items.clone())))),
+        _ => Ok(normal),
     }
 }
 
@@ -120,32 +125,43 @@ fn unknown_name(name: &str) -> Result<(), String> {
 /// # Errors
 /// The value is nested deeper than [`limits::JSON_DEPTH_MAX`], or a text in it holds the character NUL,
 /// which no database keeps.
-pub fn plain(mut value: Value) -> Result<Value, String> {
-    make_plain(&mut value, 0)?;
-    Ok(value)
+pub fn plain(value: &Value) -> Result<Cow<'_, Value>, String> {
+    if is_plain(value, 0)? {
+        return Ok(Cow::Borrowed(value));
+    }
+    let mut plain = value.clone();
+    make_plain(&mut plain);
+    Ok(Cow::Owned(plain))
 }
 
-fn make_plain(value: &mut Value, depth: usize) -> Result<(), String> {
+fn is_plain(value: &Value, depth: usize) -> Result<bool, String> {
     if depth >= limits::JSON_DEPTH_MAX && matches!(value, Value::Array(_) | Value::Object(_)) {
         return Err(format!("lists and objects may be nested {} deep at most", limits::JSON_DEPTH_MAX));
     }
     match value {
-        Value::Number(n) => *n = plain_number(n),
-        Value::String(text) => no_nul(text)?,
-        Value::Array(items) => {
-            for item in items {
-                make_plain(item, depth + 1)?;
-            }
-        }
-        Value::Object(map) => {
-            for (key, item) in map.iter_mut() {
-                no_nul(key)?;
-                make_plain(item, depth + 1)?;
-            }
-        }
-        Value::Null | Value::Bool(_) => {}
+        Value::Number(n) => Ok(plain_number(n) == *n),
+        Value::String(text) => no_nul(text).map(|()| true),
+        Value::Array(items) => items.iter().try_fold(true, |all, item| Ok(is_plain(item, depth + 1)? && all)),
+        Value::Object(map) => map.iter().try_fold(true, |all, (key, item)| {
+            no_nul(key)?;
+            Ok(is_plain(item, depth + 1)? && all)
+        }),
+        Value::Null | Value::Bool(_) => Ok(true),
     }
-    Ok(())
+}
+
+fn make_plain(value: &mut Value) {
+    match value {
+        Value::Number(n) => *n = plain_number(n),
+        Value::Array(items) => items.iter_mut().for_each(make_plain),
+        Value::Object(map) => map.values_mut().for_each(make_plain),
+        Value::String(_) | Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// `given` itself, where it is spelled as `normal` already.
+fn spelled(given: &Value, normal: Value) -> Cow<'_, Value> {
+    if *given == normal { Cow::Borrowed(given) } else { Cow::Owned(normal) }
 }
 
 fn plain_number(n: &Number) -> Number {
@@ -170,9 +186,9 @@ fn no_nul(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn text(value: Value, max: usize) -> Result<Value, String> {
-    let Value::String(text) = &value else {
-        return Err(expected("a text", &value));
+fn text(value: &Value, max: usize) -> Result<(), String> {
+    let Value::String(text) = value else {
+        return Err(expected("a text", value));
     };
     no_nul(text)?;
     // Bytes are an upper bound that needs no counting.
@@ -182,17 +198,17 @@ fn text(value: Value, max: usize) -> Result<Value, String> {
             return Err(format!("a text of at most {max} characters is expected, not of {long}"));
         }
     }
-    Ok(value)
+    Ok(())
 }
 
-fn int(value: Value, min: i64, max: i64) -> Result<Value, String> {
-    let number = match &value {
+fn int(value: &Value, min: i64, max: i64) -> Result<Cow<'_, Value>, String> {
+    let number = match value {
         Value::Number(n) => n.as_i64().or_else(|| n.as_f64().and_then(whole)),
         Value::String(text) => digits(text).then(|| text.parse().ok()).flatten(),
         _ => None,
     };
     match number {
-        Some(n) if (min..=max).contains(&n) => Ok(n.into()),
+        Some(n) if (min..=max).contains(&n) => Ok(spelled(value, n.into())),
         _ => {
             let bounds = match (min, max) {
                 (i64::MIN, i64::MAX) => String::new(),
@@ -200,7 +216,7 @@ fn int(value: Value, min: i64, max: i64) -> Result<Value, String> {
                 (i64::MIN, max) => format!(" of at most {max}"),
                 (min, max) => format!(" from {min} to {max}"),
             };
-            Err(expected(&format!("a whole number{bounds}"), &value))
+            Err(expected(&format!("a whole number{bounds}"), value))
         }
     }
 }
@@ -211,14 +227,14 @@ fn digits(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
 }
 
-fn number(value: Value) -> Result<Value, String> {
-    match &value {
-        Value::Number(n) => Ok(Value::Number(plain_number(n))),
+fn number(value: &Value) -> Result<Cow<'_, Value>, String> {
+    match value {
+        Value::Number(n) => Ok(spelled(value, Value::Number(plain_number(n)))),
         Value::String(text) => match decimal(text) {
-            Some(n) => Ok(Value::Number(n)),
-            None => Err(expected(&format!("a number of at most {DIGITS_MAX} digits"), &value)),
+            Some(n) => Ok(Cow::Owned(Value::Number(n))),
+            None => Err(expected(&format!("a number of at most {DIGITS_MAX} digits"), value)),
         },
-        _ => Err(expected("a number", &value)),
+        _ => Err(expected("a number", value)),
     }
 }
 
@@ -236,55 +252,55 @@ fn decimal(text: &str) -> Option<Number> {
     text.parse().ok().and_then(Number::from_f64).map(|n| plain_number(&n))
 }
 
-fn date(value: Value) -> Result<Value, String> {
+fn date(value: &Value) -> Result<(), String> {
     let shown = value.as_str().filter(|t| t.len() == 10).and_then(|t| t.parse::<jiff::civil::Date>().ok());
     // Neither database reads a year 0.
     match shown.filter(|d| d.year() >= 1) {
-        Some(date) if value.as_str() == Some(&date.to_string()) => Ok(value),
-        _ => Err(expected("a date, written YYYY-MM-DD,", &value)),
+        Some(date) if value.as_str() == Some(&date.to_string()) => Ok(()),
+        _ => Err(expected("a date, written YYYY-MM-DD,", value)),
     }
 }
 
-fn instant(value: Value) -> Result<Value, String> {
+fn instant(value: &Value) -> Result<Cow<'_, Value>, String> {
     /// 0001-01-02T00:00:00Z: the day after the first, so that no zone reads it in the year 0.
     const FIRST: Time = Time(-62_135_510_400_000_000);
     match value.as_str().and_then(Time::parse).filter(|t| *t >= FIRST) {
-        Some(time) => Ok(Value::String(time.to_string())),
-        None => Err(expected("an instant with its offset, such as 2026-02-14T10:41:29Z,", &value)),
+        Some(time) => Ok(spelled(value, Value::String(time.to_string()))),
+        None => Err(expected("an instant with its offset, such as 2026-02-14T10:41:29Z,", value)),
     }
 }
 
-fn one_of(value: Value, words: &[String]) -> Result<Value, String> {
+fn one_of(value: &Value, words: &[String]) -> Result<(), String> {
     match value.as_str() {
-        Some(text) if words.iter().any(|w| w == text) => Ok(value),
-        _ => Err(expected(&format!("one of {}", words.join(", ")), &value)),
+        Some(text) if words.iter().any(|w| w == text) => Ok(()),
+        _ => Err(expected(&format!("one of {}", words.join(", ")), value)),
     }
 }
 
-fn reference(value: Value) -> Result<Value, String> {
+fn reference(value: &Value) -> Result<Cow<'_, Value>, String> {
     let Some(text) = value.as_str() else {
-        return Err(expected("a record's id", &value));
+        return Err(expected("a record's id", value));
     };
     match RecordId::parse(text) {
-        Ok(id) if id.as_str() == text => Ok(value),
-        Ok(id) => Ok(Value::String(id.as_str().to_owned())),
+        Ok(id) if id.as_str() == text => Ok(Cow::Borrowed(value)),
+        Ok(id) => Ok(Cow::Owned(Value::String(id.as_str().to_owned()))),
         Err(why) => Err(format!("a record's id is expected, but the {why}")),
     }
 }
 
-fn counter(value: Value) -> Result<Value, String> {
+fn counter(value: &Value) -> Result<Cow<'_, Value>, String> {
     let Value::Object(totals) = value else {
-        return Err(expected("an object of totals by device", &value));
+        return Err(expected("an object of totals by device", value));
     };
     let mut normal = Map::new();
     for (device, total) in totals {
-        let device = DeviceId::parse(&device).map_err(|why| format!("in a counter, the {why}"))?;
+        let device = DeviceId::parse(device).map_err(|why| format!("in a counter, the {why}"))?;
         let Value::Number(total) = total else {
-            return Err(expected("a number as each device's total", &total));
+            return Err(expected("a number as each device's total", total));
         };
-        normal.insert(device.as_str().to_owned(), Value::Number(plain_number(&total)));
+        normal.insert(device.as_str().to_owned(), Value::Number(plain_number(total)));
     }
-    Ok(Value::Object(normal))
+    Ok(spelled(value, Value::Object(normal)))
 }
 
 /// `WHAT is expected, not VALUE`, with the value cut short.

@@ -6,6 +6,7 @@ use crate::{
     time::Time,
 };
 use serde_json::Value;
+use std::borrow::Cow;
 use unicode_normalization::UnicodeNormalization;
 
 /// The text by which two texts are compared where a fingerprint asks: Unicode NFC, without case, each
@@ -51,8 +52,12 @@ fn part(rules: &Rules, field: &SameField, data: &Fields) -> Option<Value> {
         (Some(Value::String(text)), Some(Kind::Text { .. })) => {
             Some(same_text(text)).filter(|t| !t.is_empty()).map(Value::String)
         }
-        (Some(value), Some(kind)) => Some(kind.normalise(value.clone()).unwrap_or_else(|_| value.clone())),
-        (Some(value), None) => Some(normalise::plain(value.clone()).unwrap_or_else(|_| value.clone())),
+        (Some(value), Some(kind)) => {
+            kind.normalise(value).ok().map(Cow::into_owned).or_else(|| Some(value.clone()))
+        }
+        (Some(value), None) => {
+            normalise::plain(value).ok().map(Cow::into_owned).or_else(|| Some(value.clone()))
+        }
     };
     read.or_else(|| field.optional.then_some(Value::Null))
 }

@@ -21,9 +21,9 @@ impl Conn {
 
     /// Runs `work` in one write transaction: commits it, or rolls it back on an error or a panic.
     pub(super) fn write<T>(&mut self, work: impl FnOnce(&mut Self) -> Done<T>) -> Done<T> {
-        self.db.execute_batch("BEGIN IMMEDIATE")?;
+        self.db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let done = self.guarded(work).and_then(|done| {
-            self.db.execute_batch("COMMIT")?;
+            self.db.prepare_cached("COMMIT")?.execute([])?;
             Ok(done)
         });
         match &done {

@@ -1,5 +1,8 @@
 //! One record's document: its fields and their canonical JSON text, each made from the other at need.
 
+mod fields;
+
+pub use fields::Fields;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, value::RawValue};
@@ -9,23 +12,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// Field name → value. An absent field is not a null one (TR-20).
-pub type Fields = BTreeMap<String, Value>;
-
 /// A record's data. Cheap to clone; the text is canonical: keys sorted at every depth, no blanks, so
 /// that equal data is equal bytes on every replica and a digest can be taken over the text.
 #[derive(Clone)]
 pub struct Doc {
     text: Arc<str>,
-    fields: OnceLock<Arc<Fields>>,
+    fields: OnceLock<Fields>,
 }
 
 impl Doc {
     /// The document of `fields`, which the caller has normalised.
     pub fn of(fields: Fields) -> Self {
-        let mut text = String::with_capacity(fields.len() * 24 + 2);
-        write_fields(&fields, &mut text);
-        Self { text: text.into(), fields: OnceLock::from(Arc::new(fields)) }
+        Self { text: Arc::clone(fields.text()), fields: OnceLock::from(fields) }
     }
 
     /// Takes canonical text as the database or an upstream of this engine holds it; parsed only when a
@@ -48,8 +46,8 @@ impl Doc {
 
     /// The fields. A text that is no JSON object reads as no fields; `read` refuses such a text.
     pub fn fields(&self) -> &Fields {
-        static NONE: Fields = BTreeMap::new();
-        self.parsed().map_or(&NONE, |fields| fields)
+        static NONE: OnceLock<Fields> = OnceLock::new();
+        self.parsed().unwrap_or_else(|_| NONE.get_or_init(Fields::new))
     }
 
     /// The value of one field, `None` when absent.
@@ -65,9 +63,9 @@ impl Doc {
     fn parsed(&self) -> Result<&Fields, serde_json::Error> {
         if self.fields.get().is_none() {
             let fields: Fields = serde_json::from_str(&self.text)?;
-            let _ = self.fields.set(Arc::new(fields));
+            let _ = self.fields.set(fields);
         }
-        self.fields.get().map(|f| &**f).ok_or_else(|| serde_json::Error::custom("no fields"))
+        self.fields.get().ok_or_else(|| serde_json::Error::custom("no fields"))
     }
 }
 
@@ -103,11 +101,6 @@ impl<'de> Deserialize<'de> for Doc {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         Ok(Self::of(Fields::deserialize(d)?))
     }
-}
-
-/// Appends the canonical JSON of `fields`.
-pub fn write_fields(fields: &Fields, out: &mut String) {
-    write_object(fields.iter(), out);
 }
 
 /// Appends the canonical JSON of `value`: keys sorted at every depth, no blanks.
