@@ -8,11 +8,11 @@ use super::{
 use anyhow::Result;
 use bytes::Bytes;
 use ropeway_core::receipt::Verdict;
-use ropeway_protocol::{Push, Transport};
+use ropeway_protocol::{HttpTransport, Push, Transport};
 use std::collections::BTreeSet;
 
 /// Changes a push: what a follower sends.
-const BATCH: usize = 500;
+pub(super) const BATCH: usize = 500;
 
 /// Measures it.
 pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>> {
@@ -26,13 +26,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
         let limit = rate(count, bare.upsert(&bare_rows, BATCH)?);
         let bodies = bodies(round, count)?;
         let watch = Watch::start();
-        for body in bodies {
-            let pushed = served.transport.push(body).await?;
-            anyhow::ensure!(
-                pushed.receipts.iter().all(|r| r.verdict == Verdict::Created),
-                "not all were created"
-            );
-        }
+        push(&served.transport, bodies).await?;
         let rate_ours = rate(count, watch.elapsed());
         direct.push(self::direct(&node, round + 1_000, count).await? / limit);
         ours.push(rate_ours);
@@ -83,7 +77,20 @@ pub(super) async fn direct(node: &ropeway_replica::Node, run: u64, count: usize)
     Ok(rate(count, watch.elapsed()))
 }
 
-fn bodies(run: u64, count: usize) -> Result<Vec<Bytes>> {
+/// Pushes what one client has, one body after the other.
+pub(super) async fn push(transport: &HttpTransport, bodies: Vec<Bytes>) -> Result<()> {
+    for body in bodies {
+        let pushed = transport.push(body).await?;
+        anyhow::ensure!(
+            pushed.receipts.iter().all(|r| r.verdict == Verdict::Created),
+            "not all were created"
+        );
+    }
+    Ok(())
+}
+
+/// The bodies of the pushes that bring `count` new rows.
+pub(super) fn bodies(run: u64, count: usize) -> Result<Vec<Bytes>> {
     let numbers: Vec<usize> = (0..count).collect();
     let body = |chunk: &[usize]| -> Result<Bytes> {
         let changes = chunk.iter().map(|n| rows::change(run, *n)).collect();

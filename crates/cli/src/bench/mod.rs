@@ -6,6 +6,7 @@ mod audiences;
 mod ingest;
 mod limit;
 mod node;
+mod postgres;
 mod pull;
 mod rows;
 mod small;
@@ -30,6 +31,9 @@ pub(crate) struct BenchArgs {
     /// Only the measurements whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// Measure a node on this PostgreSQL database instead, which must be empty and is filled
+    #[arg(long, value_name = "URL")]
+    database: Option<String>,
 }
 
 /// One line of the result.
@@ -66,6 +70,11 @@ impl Watch {
 
 /// Runs the measurements and prints them. Whether every target was met.
 pub(crate) async fn run(args: BenchArgs, output: &Output) -> Result<bool> {
+    if let Some(url) = &args.database {
+        let measures = postgres::measure(url, args.rounds, args.changes, args.records).await?;
+        print(&measures, output)?;
+        return Ok(measures.iter().all(|m| m.met));
+    }
     let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
     let mut measures = Vec::new();
     if wanted("ingest") {

@@ -9,7 +9,7 @@ use ropeway_core::{
 use ropeway_protocol::{HttpTransport, HttpTransportOptions};
 use ropeway_replica::{Clock, Device, Enrolment, Ids, Node, NodeOptions, RandomIds, SystemClock};
 use ropeway_server::{Server, ServerOptions};
-use ropeway_store::{Options, SqliteStore};
+use ropeway_store::{Options, PostgresOptions, PostgresStore, SqliteStore, Stored};
 use std::{path::Path, sync::Arc};
 use tokio::{sync::oneshot, task::JoinHandle};
 
@@ -25,11 +25,20 @@ pub(super) async fn open(dir: &Path, name: &str, follows: bool) -> Result<Node> 
 
 /// The same with another profile.
 pub(super) async fn open_with(profile: &str, dir: &Path, name: &str, follows: bool) -> Result<Node> {
+    let options = Options::new(Epoch::parse(&RandomIds.id())?, SystemClock::new().now()).following(follows);
+    over(Arc::new(SqliteStore::open(dir.join(name), options)?), profile, follows).await
+}
+
+/// A node over an empty database on a PostgreSQL server.
+pub(super) async fn open_server(url: &str) -> Result<Node> {
+    let options = PostgresOptions::new(url, Epoch::parse(&RandomIds.id())?, SystemClock::new().now());
+    over(Arc::new(PostgresStore::open(options).await?), rows::PROFILE, false).await
+}
+
+async fn over(store: Stored, profile: &str, follows: bool) -> Result<Node> {
     let profile = profile::parse(profile, "bench.toml").map_err(|m| anyhow!("{m:?}"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn Ids> = Arc::new(RandomIds);
-    let options = Options::new(Epoch::parse(&ids.id())?, clock.now()).following(follows);
-    let store = Arc::new(SqliteStore::open(dir.join(name), options)?);
     let node = Node::open(NodeOptions { store, profile: Arc::new(profile), clock, ids, follows }).await?;
     node.open_space(&space()).await?;
     Ok(node)
@@ -37,6 +46,7 @@ pub(super) async fn open_with(profile: &str, dir: &Path, name: &str, follows: bo
 
 /// A node that serves, and how to reach it.
 pub(super) struct Served {
+    url: String,
     pub(super) transport: HttpTransport,
     /// The device.
     pub(super) device: Device,
@@ -62,19 +72,13 @@ impl Served {
                 })
                 .await;
         });
-        let enrolled = node
-            .enrol(Enrolment {
-                id: None,
-                name: "bench".into(),
-                space: space(),
-                role: role.into(),
-                mode: "offline_device".into(),
-                metadata: serde_json::json!({}),
-            })
-            .await?;
-        let mut options = HttpTransportOptions::new(url, enrolled.token);
-        options.device = Some(enrolled.device.id.clone());
-        Ok(Self { transport: HttpTransport::new(options)?, device: enrolled.device, stop: Some(stop), task })
+        let (device, transport) = enrolled(node, &url, role).await?;
+        Ok(Self { url, transport, device, stop: Some(stop), task })
+    }
+
+    /// One more device's way to it.
+    pub(super) async fn another(&self, node: &Node) -> Result<HttpTransport> {
+        Ok(enrolled(node, &self.url, "admin").await?.1)
     }
 
     /// Stops serving.
@@ -84,4 +88,19 @@ impl Served {
         }
         let _ = self.task.await;
     }
+}
+
+async fn enrolled(node: &Node, url: &str, role: &str) -> Result<(Device, HttpTransport)> {
+    let enrolment = Enrolment {
+        id: None,
+        name: "bench".into(),
+        space: space(),
+        role: role.into(),
+        mode: "offline_device".into(),
+        metadata: serde_json::json!({}),
+    };
+    let enrolled = node.enrol(enrolment).await?;
+    let mut options = HttpTransportOptions::new(url, enrolled.token);
+    options.device = Some(enrolled.device.id.clone());
+    Ok((enrolled.device, HttpTransport::new(options)?))
 }

@@ -98,7 +98,7 @@ async fn desk_meanwhile(pi: &Node, served: &node::Served) -> Result<f64> {
     slowest
 }
 
-async fn fill(node: &Node, count: usize) -> Result<()> {
+pub(super) async fn fill(node: &Node, count: usize) -> Result<()> {
     let grant = Grant { door: Door::Push, device: node.device().clone(), role: "admin".into() };
     for start in (0..count).step_by(1_000) {
         let changes = (start..(start + 1_000).min(count)).map(|n| rows::change(9, n)).collect();
@@ -136,7 +136,7 @@ impl Memory {
 }
 
 /// Resident bytes of this process; 0 where the system does not say.
-fn resident() -> u64 {
+pub(super) fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024

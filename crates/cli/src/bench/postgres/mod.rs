@@ -1,0 +1,143 @@
+//! A node on PostgreSQL, as ratios against what the server itself does with the same rows in the same run.
+
+mod bare;
+mod live;
+
+use super::{Measure, Watch, ingest, limit, median, node, pull, rate};
+use anyhow::Result;
+use bare::Bare;
+use ropeway_protocol::{PageWriter, Transport};
+use ropeway_replica::Node;
+
+/// How many clients push at the same time.
+const CLIENTS: usize = 8;
+/// Rows of one page of the feed.
+const PAGE: usize = 10_000;
+const LIVE_CHANGES: usize = 300;
+
+/// Measures it on an empty database.
+pub(super) async fn measure(
+    url: &str,
+    rounds: usize,
+    changes: usize,
+    records: usize,
+) -> Result<Vec<Measure>> {
+    let mut bare = Bare::open(url).await?;
+    let cloud = node::open_server(url).await?;
+    let served = node::Served::start(&cloud).await?;
+    let mut measures = pushed(&mut bare, &cloud, &served, rounds, changes).await?;
+    let bytes = bare.bytes_per_record().await?;
+    measures.push(at_most("bytes on disk for a record and its receipt", bytes, "bytes", 600.0));
+    let there = rounds * changes * 2;
+    pull::fill(&cloud, records.saturating_sub(there)).await?;
+    measures.push(streamed(&bare, &served, rounds, records.max(there)).await?);
+    measures.push(on_the_wire(&served).await?);
+    let dir = tempfile::Builder::new().prefix("ropeway-bench").tempdir()?;
+    let took = live::measure(&cloud, &served, dir.path(), LIVE_CHANGES).await?;
+    measures.push(at_most("from a device's desk to another's sight, median", median(took), "ms", 10.0));
+    let resident = pull::resident() as f64 / (1 << 20) as f64;
+    measures.push(at_most("memory of this process: server, devices and clients", resident, "MB", 150.0));
+    served.stop().await;
+    bare.close().await?;
+    Ok(measures)
+}
+
+/// Ingest over HTTP by one client and by several into one space.
+async fn pushed(
+    bare: &mut Bare,
+    cloud: &Node,
+    served: &node::Served,
+    rounds: usize,
+    count: usize,
+) -> Result<Vec<Measure>> {
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(served.another(cloud).await?);
+    }
+    let (mut limits, mut one, mut many) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..rounds as u64 {
+        limits.push(bare.upsert(&limit::Bare::rows(round, count), ingest::BATCH).await?);
+        let bodies = ingest::bodies(round, count)?;
+        let watch = Watch::start();
+        ingest::push(&served.transport, bodies).await?;
+        one.push(rate(count, watch.elapsed()));
+        let shares: Vec<_> = (0..CLIENTS as u64)
+            .map(|client| ingest::bodies(1_000 + round * 10 + client, count / CLIENTS))
+            .collect::<Result<_>>()?;
+        let watch = Watch::start();
+        let pushes = clients.iter().zip(shares).map(|(client, bodies)| ingest::push(client, bodies));
+        futures_util::future::try_join_all(pushes).await?;
+        many.push(rate(count / CLIENTS * CLIENTS, watch.elapsed()));
+    }
+    let names = ["ingest over HTTP, one client", "ingest over HTTP, eight clients into one space"];
+    let measured = names.into_iter().zip([one, many]);
+    Ok(measured.map(|(name, ours)| against(name, "changes/s", &ours, &limits, 0.4)).collect())
+}
+
+/// The feed over HTTP, read to its end.
+async fn streamed(bare: &Bare, served: &node::Served, rounds: usize, count: usize) -> Result<Measure> {
+    let (mut limits, mut ours) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        limits.push(bare.stream().await?);
+        let watch = Watch::start();
+        let (mut cursor, mut rows) = (None, 0);
+        loop {
+            let page = served.transport.pull(cursor.as_deref(), PAGE).await?;
+            rows += page.rows.len();
+            if page.end.complete {
+                break;
+            }
+            cursor = Some(page.end.cursor);
+        }
+        ours.push(rate(rows, watch.elapsed()));
+        anyhow::ensure!(rows >= count, "the feed has {rows} records of {count}");
+    }
+    Ok(against("the feed over HTTP, against COPY in its order", "records/s", &ours, &limits, 0.3))
+}
+
+/// Bytes of a page before compression, against those of its records' ids and values alone.
+async fn on_the_wire(served: &node::Served) -> Result<Measure> {
+    let page = served.transport.pull(None, PAGE).await?;
+    let (mut writer, mut out, mut plain) = (PageWriter::new(), Vec::new(), 0);
+    for row in &page.rows {
+        writer.row(row, &mut out);
+        // `{"id":"…",` before the values.
+        plain += row.key.id.len() + r#"{"id":"","#.len() + row.data.text().len() - 1;
+    }
+    writer.end(page.end, &mut out);
+    let ratio = out.len() as f64 / plain as f64;
+    Ok(Measure {
+        name: "bytes on the wire for a record, before compression, against its JSON",
+        ours: out.len() as f64 / page.rows.len() as f64,
+        limit: Some(plain as f64 / page.rows.len() as f64),
+        unit: "bytes",
+        ratio: Some(ratio),
+        target: "≤ 1.10".into(),
+        met: ratio <= 1.1,
+    })
+}
+
+fn against(name: &'static str, unit: &'static str, ours: &[f64], limits: &[f64], at_least: f64) -> Measure {
+    let ratio = median(ours.iter().zip(limits).map(|(ours, limit)| ours / limit).collect());
+    Measure {
+        name,
+        ours: median(ours.to_vec()),
+        limit: Some(median(limits.to_vec())),
+        unit,
+        ratio: Some(ratio),
+        target: format!("≥ {at_least:.2}"),
+        met: ratio >= at_least,
+    }
+}
+
+fn at_most(name: &'static str, ours: f64, unit: &'static str, most: f64) -> Measure {
+    Measure {
+        name,
+        ours,
+        limit: None,
+        unit,
+        ratio: None,
+        target: format!("≤ {most:.0} {unit}"),
+        met: ours <= most,
+    }
+}
