@@ -98,3 +98,28 @@ pub struct Entry {
     /// The conflicts that its receipt named.
     pub conflicts: Vec<RecordId>,
 }
+
+impl Entry {
+    /// Somebody else's change that was accepted at `now`, laid over `over` and not sent yet.
+    pub fn pending(seq: i64, change: Change, over: Key, now: Time) -> Self {
+        Self {
+            seq,
+            change,
+            over,
+            also: Vec::new(),
+            own: false,
+            state: EntryState::Pending,
+            batch: None,
+            held: Vec::new(),
+            attempts: 0,
+            due: Time(i64::MIN),
+            accepted_at: now,
+            tried_at: None,
+            verdict: None,
+            reason: None,
+            receipt_stamp: None,
+            granted: None,
+            conflicts: Vec::new(),
+        }
+    }
+}

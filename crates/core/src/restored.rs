@@ -159,25 +159,8 @@ impl Work<'_> {
 
     fn hand_in_as(&mut self, held: Lost) {
         let change = held.into_change();
-        let entry = Entry {
-            seq: self.next_entry,
-            over: change.key(),
-            also: Vec::new(),
-            own: false,
-            state: EntryState::Pending,
-            batch: None,
-            held: change.fields.keys().cloned().collect(),
-            attempts: 0,
-            due: Time(i64::MIN),
-            accepted_at: self.snap.now,
-            tried_at: None,
-            verdict: None,
-            reason: None,
-            receipt_stamp: None,
-            granted: None,
-            conflicts: Vec::new(),
-            change,
-        };
+        let (held, over) = (change.fields.keys().cloned().collect(), change.key());
+        let entry = Entry { held, ..Entry::pending(self.next_entry, change, over, self.snap.now) };
         self.next_entry += 1;
         self.outbox.insert(entry.seq, entry);
     }

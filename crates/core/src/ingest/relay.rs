@@ -45,25 +45,9 @@ impl Work<'_> {
             self.outbox.insert(merged.seq, merged);
             return Ok(());
         }
-        let entry = Entry {
-            seq: self.next_entry,
-            change: outgoing,
-            over: answer.over.clone(),
-            also,
-            own,
-            state: EntryState::Pending,
-            batch: None,
-            held: answer.detail.parked.clone(),
-            attempts: 0,
-            due: Time(i64::MIN),
-            accepted_at: self.snap.now,
-            tried_at: None,
-            verdict: None,
-            reason: None,
-            receipt_stamp: None,
-            granted: None,
-            conflicts: Vec::new(),
-        };
+        let held = answer.detail.parked.clone();
+        let pending = Entry::pending(self.next_entry, outgoing, answer.over.clone(), self.snap.now);
+        let entry = Entry { also, own, held, ..pending };
         self.next_entry += 1;
         self.outbox.insert(entry.seq, entry);
         Ok(())

@@ -66,25 +66,7 @@ pub fn change(id: &str, on: &Key) -> Change {
 
 /// An outbox entry.
 pub fn entry(seq: i64, id: &str, on: &Key, state: EntryState) -> Entry {
-    Entry {
-        seq,
-        change: change(id, on),
-        over: on.clone(),
-        also: Vec::new(),
-        own: true,
-        state,
-        batch: None,
-        held: Vec::new(),
-        attempts: 0,
-        due: NOW,
-        accepted_at: NOW,
-        tried_at: None,
-        verdict: None,
-        reason: None,
-        receipt_stamp: None,
-        granted: None,
-        conflicts: Vec::new(),
-    }
+    Entry { own: true, state, due: NOW, ..Entry::pending(seq, change(id, on), on.clone(), NOW) }
 }
 
 /// A receipt to remember.
