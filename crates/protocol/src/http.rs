@@ -40,7 +40,7 @@ pub const PROBLEM_TYPE: &str = "application/problem+json";
 
 /// Bodies up to this size are sent as they are.
 const COMPRESS_ABOVE: usize = 1 << 10;
-/// Fast enough for a Pi; higher levels gain a few per cent on JSON and cost half as much again.
+/// On a push of 500 changes the usual level 3 packs no better and takes half as much time again.
 const ZSTD_LEVEL: i32 = 1;
 /// How much of a body is handed to the connection at once: the grain in which progress is seen.
 const UPLOAD_PIECE: usize = 16 << 10;
