@@ -265,6 +265,35 @@ async fn postgres_keys_begin_with_the_space_and_nothing_counts_by_itself() {
     );
 }
 
+/// Plans are made when the tables are empty, and nothing analyses them meanwhile: a lookup by key still reads the
+/// rows that it is for, and not the whole space.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_reads_what_is_asked_for_before_anything_was_analysed() {
+    const TABLES: &str =
+        "SELECT string_agg(format('ALTER TABLE %I SET (autovacuum_enabled = false)', relname), ';')
+      FROM pg_class WHERE relname LIKE 'rw\\_%' AND relkind = 'r'";
+    const END: &str = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+      WHERE datname = current_database() AND application_name = 'ropeway'";
+    const READ: &str = "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_user_tables
+      WHERE relname IN ('rw_records', 'rw_history', 'rw_receipts', 'rw_outbox', 'rw_links', 'rw_fingerprints')";
+    let database = Database::create().await;
+    let store: Stored = Arc::new(open(&database).await.unwrap());
+    let beside = database.connect().await;
+    let tables: String = beside.query_one(TABLES, &[]).await.unwrap().get(0);
+    beside.batch_execute(&tables).await.unwrap();
+    store.open_space(&space()).await.unwrap();
+    put(&store, "note/first", "{}").await;
+    put(&store, "note/first", r#"{"n":1}"#).await;
+    let rows = (0..1_000).map(|n| (key(&format!("note/r{n}")), doc("{}"))).collect();
+    put_all(&store, &space(), rows).await;
+    for n in 0..100 {
+        put(&store, &format!("note/r{n}"), r#"{"n":2}"#).await;
+    }
+    beside.query(END, &[]).await.unwrap();
+    let read: i64 = beside.query_one(READ, &[]).await.unwrap().get(0);
+    assert!((100..1_000).contains(&read), "102 rows were looked up and changed, and {read} were read");
+}
+
 /// SQL that any PostgreSQL-compatible engine runs: nothing of what they lack stands in a statement.
 #[test]
 fn postgres_sql_is_portable() {

@@ -25,9 +25,13 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What every session is told: no statement, no lock and no forgotten transaction lasts for ever, and a
-/// commit is on disk when it is answered.
+/// commit is on disk when it is answered. And that every statement goes by an index, with one plan for all values:
+/// right after a table was filled the server's statistics say nothing, and a guess that reads whole tables stays
+/// for as long as the connection lives.
 const SESSION: &str = "-c statement_timeout=60000 -c lock_timeout=15000 \
-  -c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on -c client_min_messages=warning";
+  -c idle_in_transaction_session_timeout=60000 -c synchronous_commit=on -c client_min_messages=warning \
+  -c plan_cache_mode=force_generic_plan -c enable_seqscan=off -c enable_bitmapscan=off \
+  -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
 
 /// `sslmode`, with the meaning that PostgreSQL's own programs give it, except that nothing but `disable` allows
 /// plain text to another machine.

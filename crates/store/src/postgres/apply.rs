@@ -5,7 +5,7 @@ use super::{
     conn::{Tx, together},
     errors::Done,
     load, outbox,
-    rows::{of_state, to_json},
+    rows::{self, of_state, to_json},
     space::Space,
 };
 use crate::{
@@ -42,39 +42,56 @@ const CHANGE: &str = concat!(
     "UPDATE rw_records r SET state = n.state, contested = n.contested, version = n.version, stamp = n.stamp,
      modified_at = n.modified_at, joined_into = n.joined_into, owner = n.owner, author = n.author,
      person = n.person, up_epoch = n.up_epoch, up_version = n.up_version, up_held = n.up_held,
-     marks = n.marks, data = n.data FROM ",
+     marks = n.marks, data = n.data FROM (SELECT $1::int AS space, n.* FROM ",
     given!(),
     " AS n (",
     columns!(),
-    ") WHERE r.space = $1 AND r.collection = n.collection AND r.id = n.id AND r.local_id = n.local_id"
+    ") ",
+    rows::few!(),
+    ") n WHERE r.space = n.space AND r.collection = n.collection AND r.id = n.id AND r.local_id = n.local_id"
 );
 /// Rows whose stamp stays: no reader is told, so nothing that a reader sees may move.
 const QUIET: &str = concat!(
     "UPDATE rw_records r SET contested = n.contested, owner = n.owner, up_epoch = n.up_epoch,
-     up_version = n.up_version, up_held = n.up_held, marks = n.marks FROM ",
+     up_version = n.up_version, up_held = n.up_held, marks = n.marks FROM (SELECT $1::int AS space, n.* FROM ",
     given!(),
     " AS n (",
     columns!(),
-    ") WHERE r.space = $1 AND r.collection = n.collection AND r.id = n.id AND r.stamp = n.stamp"
+    ") ",
+    rows::few!(),
+    ") n WHERE r.space = n.space AND r.collection = n.collection AND r.id = n.id AND r.stamp = n.stamp"
 );
-const FORGET: &str = "DELETE FROM rw_records r USING unnest($2::text[], $3::text[]) AS k (collection, id)
-  WHERE r.space = $1 AND r.collection = k.collection AND r.id = k.id";
-const FORGET_PAST: &str =
-    "DELETE FROM rw_history h USING unnest($2::text[], $3::text[]) AS k (collection, id)
-  WHERE h.space = $1 AND h.collection = k.collection AND h.id = k.id";
+const FORGET: &str = concat!(
+    "DELETE FROM rw_records r USING (SELECT $1::int AS space, k.*
+     FROM unnest($2::text[], $3::text[]) AS k (collection, id) ",
+    rows::few!(),
+    ") k WHERE r.space = k.space AND r.collection = k.collection AND r.id = k.id"
+);
+const FORGET_PAST: &str = concat!(
+    "DELETE FROM rw_history h USING (SELECT $1::int AS space, k.*
+     FROM unnest($2::text[], $3::text[]) AS k (collection, id) ",
+    rows::few!(),
+    ") k WHERE h.space = k.space AND h.collection = k.collection AND h.id = k.id"
+);
 const RECEIPTS: &str = "INSERT INTO rw_receipts
   (space, change, content, device, verdict, collection, record, version, stamp, detail)
   SELECT $1::int, n.* FROM unnest($2::text[], $3::bigint[], $4::text[], $5::smallint[], $6::text[], $7::text[],
   $8::bigint[], $9::bigint[], $10::text[]) AS n";
-const PRINTS_GONE: &str = "DELETE FROM rw_fingerprints f
-  USING unnest($2::text[], $3::text[]) AS k (collection, id)
-  WHERE f.space = $1 AND f.collection = k.collection AND f.id = k.id";
+pub(super) const PRINTS_GONE: &str = concat!(
+    "DELETE FROM rw_fingerprints f USING (SELECT $1::int AS space, k.*
+     FROM unnest($2::text[], $3::text[]) AS k (collection, id) ",
+    rows::few!(),
+    ") k WHERE f.space = k.space AND f.collection = k.collection AND f.id = k.id"
+);
 const PRINTS: &str = "INSERT INTO rw_fingerprints (space, collection, print, at, id)
   SELECT $1::int, n.* FROM unnest($2::text[], $3::text[], $4::bigint[], $5::text[]) AS n ON CONFLICT DO NOTHING";
-const LINKS_GONE: &str = "DELETE FROM rw_links l
-  USING unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS n (pc, p, field, cc, c)
-  WHERE l.space = $1 AND l.parent_collection = n.pc AND l.parent = n.p AND l.field = n.field
-  AND l.child_collection = n.cc AND l.child = n.c";
+const LINKS_GONE: &str = concat!(
+    "DELETE FROM rw_links l USING (SELECT $1::int AS space, n.*
+     FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS n (pc, p, field, cc, c) ",
+    rows::few!(),
+    ") n WHERE l.space = n.space AND l.parent_collection = n.pc AND l.parent = n.p AND l.field = n.field
+     AND l.child_collection = n.cc AND l.child = n.c"
+);
 const LINKS: &str = "INSERT INTO rw_links (space, parent_collection, parent, field, child_collection, child)
   SELECT $1::int, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[]) AS n
   ON CONFLICT DO NOTHING";

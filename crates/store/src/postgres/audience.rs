@@ -27,8 +27,8 @@ macro_rules! columns {
 const OF_RECORDS: &str = concat!(
     "SELECT ",
     columns!(),
-    " FROM unnest($2::text[], $3::text[]) AS k (collection, record)
-      JOIN rw_audiences a ON a.space = $1 AND a.collection = k.collection AND a.record = k.record"
+    " FROM unnest($2::text[], $3::text[]) AS k (collection, record) CROSS JOIN LATERAL (SELECT *
+      FROM rw_audiences a WHERE a.space = $1 AND a.collection = k.collection AND a.record = k.record OFFSET 0) a"
 );
 const ENTERED: &str = concat!(
     "SELECT ",
@@ -46,7 +46,7 @@ const PUT: &str = "INSERT INTO rw_audiences
   (space, collection, record, audience, via_collection, via, entered, left_at)
   SELECT $1::int, n.* FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
   $8::bigint[]) AS n
-  ON CONFLICT (space, collection, record, audience, via_collection, via)
+  ON CONFLICT (space, collection, record, audience, via_collection, via) WHERE record IS NOT NULL
   DO UPDATE SET entered = excluded.entered, left_at = excluded.left_at";
 const SOME_SIGHTS: &str =
     "SELECT sight, count, sum FROM rw_sights WHERE space = $1 AND sight = ANY ($2::text[])";
@@ -74,8 +74,8 @@ const NEWER: &str = concat!(
 const FED: &str = concat!(
     "SELECT ",
     rows::fed_columns!(),
-    " FROM unnest($2::text[], $3::text[]) AS k (collection, id)
-      JOIN rw_records r ON r.space = $1 AND r.collection = k.collection AND r.id = k.id"
+    " FROM unnest($2::text[], $3::text[]) AS k (collection, id) CROSS JOIN LATERAL (SELECT *
+      FROM rw_records r WHERE r.space = $1 AND r.collection = k.collection AND r.id = k.id OFFSET 0) r"
 );
 /// Writes what a plan moves.
 pub(super) async fn apply(tx: &Tx, space: i32, plan: &Plan) -> Done<()> {

@@ -29,9 +29,9 @@ const LIST: &str = concat!(
 );
 /// From one collection to the next by the index on the key, without a look at their records.
 const COLLECTIONS: &str = "WITH RECURSIVE found (name) AS (
-    SELECT min(collection) FROM rw_records WHERE space = $1
+    SELECT min(collection) FROM rw_records WHERE space = $1 AND id >= ''
     UNION ALL
-    SELECT (SELECT min(collection) FROM rw_records WHERE space = $1 AND collection > found.name)
+    SELECT (SELECT min(collection) FROM rw_records WHERE space = $1 AND collection > found.name AND id >= '')
     FROM found WHERE found.name IS NOT NULL)
   SELECT name FROM found WHERE name IS NOT NULL ORDER BY name";
 const HISTORY: &str = concat!(

@@ -1,4 +1,7 @@
 //! Loads what a decision asks for: one statement a kind, however much is asked.
+//!
+//! `OFFSET 0` keeps a lookup by keys what it is, one descent of the index for each: turned round, it would read
+//! the whole space and look for each row among the keys.
 
 use super::{
     audience,
@@ -22,18 +25,20 @@ use std::collections::BTreeSet;
 const RECORDS: &str = concat!(
     "SELECT ",
     rows::record_columns!(),
-    " FROM unnest($2::text[], $3::text[]) AS k (collection, id)
-      JOIN rw_records r ON r.space = $1 AND r.collection = k.collection AND r.id = k.id"
+    " FROM unnest($2::text[], $3::text[]) AS k (collection, id) CROSS JOIN LATERAL (SELECT *
+      FROM rw_records r WHERE r.space = $1 AND r.collection = k.collection AND r.id = k.id OFFSET 0) r"
 );
-const RECEIPTS: &str = "SELECT change, content, device, verdict, collection, record, version, stamp, detail
-  FROM rw_receipts WHERE space = $1 AND change = ANY ($2::text[])";
+const RECEIPTS: &str = "SELECT r.change, r.content, r.device, r.verdict, r.collection, r.record, r.version,
+  r.stamp, r.detail FROM unnest($2::text[]) AS k (change)
+  CROSS JOIN LATERAL (SELECT * FROM rw_receipts r WHERE r.space = $1 AND r.change = k.change OFFSET 0) r";
 const TWINS: &str = "SELECT k.no, f.id, f.at
   FROM unnest($2::int[], $3::text[], $4::text[], $5::bigint[], $6::bigint[]) AS k (no, collection, print, a, z)
-  JOIN rw_fingerprints f ON f.space = $1 AND f.collection = k.collection AND f.print = k.print
-    AND f.at BETWEEN k.a AND k.z";
+  CROSS JOIN LATERAL (SELECT * FROM rw_fingerprints f WHERE f.space = $1 AND f.collection = k.collection
+    AND f.print = k.print AND f.at BETWEEN k.a AND k.z OFFSET 0) f";
 const LINKS: &str = "SELECT l.parent_collection, l.parent, l.field, l.child_collection, l.child
   FROM unnest($2::text[], $3::text[]) AS k (collection, id)
-  JOIN rw_links l ON l.space = $1 AND l.parent_collection = k.collection AND l.parent = k.id";
+  CROSS JOIN LATERAL (SELECT * FROM rw_links l
+    WHERE l.space = $1 AND l.parent_collection = k.collection AND l.parent = k.id OFFSET 0) l";
 
 /// Adds what `keys` names to the snapshot. The reads travel together.
 pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) -> Done<()> {

@@ -29,10 +29,14 @@ macro_rules! select {
     };
 }
 const OF_RECORDS: &str = select!(
-    "unnest($2::text[], $3::text[]) AS k (collection, id) JOIN rw_outbox o ON o.space = $1
-     AND o.state = ANY ('{0,1,2,3,4}') AND o.collection = k.collection AND o.record = k.id ORDER BY o.seq"
+    "unnest($2::text[], $3::text[]) AS k (collection, id) CROSS JOIN LATERAL (SELECT * FROM rw_outbox o
+     WHERE o.space = $1 AND o.state = ANY ('{0,1,2,3,4}') AND o.collection = k.collection AND o.record = k.id
+     OFFSET 0) o ORDER BY o.seq"
 );
-const BY_SEQ: &str = select!("rw_outbox o WHERE o.space = $1 AND o.seq = ANY ($2::bigint[]) ORDER BY o.seq");
+const BY_SEQ: &str = select!(
+    "unnest($2::bigint[]) AS k (seq) CROSS JOIN LATERAL (SELECT * FROM rw_outbox o
+     WHERE o.space = $1 AND o.seq = k.seq OFFSET 0) o ORDER BY o.seq"
+);
 const BY_STATE: &str = select!(
     "rw_outbox o WHERE o.space = $1 AND o.state = ANY ($2::smallint[]) AND o.seq > $3 ORDER BY o.seq LIMIT $4"
 );
@@ -46,7 +50,7 @@ const PUT: &str =
   SELECT $1::int, n.* FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bool[],
   $8::smallint[], $9::text[], $10::text[], $11::int[], $12::bigint[], $13::bigint[], $14::bigint[],
   $15::smallint[], $16::text[], $17::bigint[], $18::text[], $19::bigint[], $20::text[]) AS n
-  ON CONFLICT (space, seq) DO UPDATE SET change = excluded.change, collection = excluded.collection,
+  ON CONFLICT (space, seq) WHERE seq IS NOT NULL DO UPDATE SET change = excluded.change, collection = excluded.collection,
   record = excluded.record, also = excluded.also, own = excluded.own, state = excluded.state,
   batch = excluded.batch, held = excluded.held, attempts = excluded.attempts, due = excluded.due,
   accepted_at = excluded.accepted_at, tried_at = excluded.tried_at, verdict = excluded.verdict,

@@ -14,7 +14,7 @@ const SEE: &str = "INSERT INTO rw_seen (space, collection, id)
 const FORGET: &str = "DELETE FROM rw_seen WHERE space = $1";
 const DONE: &str = "UPDATE rw_follow SET anew = false WHERE space = $1";
 const UNSEEN: &str = "SELECT r.collection, r.id FROM rw_records r
-  WHERE r.space = $1 AND (r.collection, r.id) > ($2, $3) AND r.up_version > 0 AND NOT EXISTS (
+  WHERE r.space = $1 AND (r.collection, r.id) > ($2, $3) AND r.id >= '' AND r.up_version > 0 AND NOT EXISTS (
     SELECT 1 FROM rw_seen s WHERE s.space = $1 AND s.collection = r.collection AND s.id = r.id)
   ORDER BY r.collection, r.id LIMIT $4";
 

@@ -13,6 +13,14 @@ use ropeway_core::{
 use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 
+/// Has the planner take what is given for few rows, so that it goes from each to its place by the index. Turned
+/// round, it would read the whole space and look for each row among what is given.
+macro_rules! few {
+    () => {
+        "LIMIT (SELECT 1000000)"
+    };
+}
+
 /// Columns of `rw_records` and `rw_history` in the order that [`record`] reads.
 macro_rules! record_columns {
     () => {
@@ -27,7 +35,7 @@ macro_rules! fed_columns {
          r.person, r.data"
     };
 }
-pub(super) use {fed_columns, record_columns};
+pub(super) use {fed_columns, few, record_columns};
 
 /// A record read from [`record_columns`].
 pub(super) fn record(row: &Row) -> Done<(Key, Record)> {

@@ -9,6 +9,10 @@ use tokio_postgres::{Client, Row};
 ///
 /// The space comes first in every key, so that it can be the key by which a distributed engine spreads
 /// rows; identifiers sort by bytes, as everywhere in the engine.
+///
+/// Where a table has several indexes that begin with the space, each says `IS NOT NULL` of a column of its own,
+/// which every row is, so that only a statement that asks for that column may use it: on a table that was small
+/// when the plan was made they look alike, and a lookup by id that walks the feed reads the whole space.
 const V1: &str = r#"
 CREATE TABLE rw_meta (name text COLLATE "C" PRIMARY KEY, value text NOT NULL);
 CREATE TABLE rw_spaces (
@@ -21,25 +25,27 @@ CREATE TABLE rw_records (
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL,
   collection text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, joined_into text, owner text NOT NULL,
   author text NOT NULL, person text, up_epoch text, up_version bigint, up_held text, marks text,
-  data text NOT NULL, PRIMARY KEY (space, collection, id));
-CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp);
+  data text NOT NULL);
+CREATE UNIQUE INDEX rw_records_key ON rw_records (space, collection, id) WHERE id IS NOT NULL;
+CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp) WHERE stamp IS NOT NULL;
 CREATE INDEX rw_records_gone ON rw_records (space, stamp) WHERE state = 1;
 CREATE TABLE rw_history (
   space int NOT NULL, state smallint NOT NULL, contested bool NOT NULL, local_id bigint NOT NULL,
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL,
   collection text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, joined_into text, owner text NOT NULL,
   author text NOT NULL, person text, up_epoch text, up_version bigint, up_held text, marks text,
-  data text NOT NULL, PRIMARY KEY (space, collection, id, version, stamp));
-CREATE INDEX rw_history_stamp ON rw_history (space, stamp);
+  data text NOT NULL);
+CREATE UNIQUE INDEX rw_history_key ON rw_history (space, collection, id, version, stamp) WHERE id IS NOT NULL;
+CREATE INDEX rw_history_stamp ON rw_history (space, stamp) WHERE stamp IS NOT NULL;
 CREATE TABLE rw_receipts (
   space int NOT NULL, verdict smallint NOT NULL, content bigint NOT NULL, version bigint NOT NULL,
   stamp bigint NOT NULL, change text COLLATE "C" NOT NULL, device text NOT NULL, collection text NOT NULL,
   record text NOT NULL, detail text, PRIMARY KEY (space, change));
 CREATE TABLE rw_fingerprints (
   space int NOT NULL, at bigint NOT NULL, collection text COLLATE "C" NOT NULL,
-  print text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL,
-  PRIMARY KEY (space, collection, id, print, at));
-CREATE INDEX rw_fingerprints_print ON rw_fingerprints (space, collection, print, at);
+  print text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL);
+CREATE UNIQUE INDEX rw_fingerprints_key ON rw_fingerprints (space, collection, id, print, at) WHERE id IS NOT NULL;
+CREATE INDEX rw_fingerprints_print ON rw_fingerprints (space, collection, print, at) WHERE print IS NOT NULL;
 CREATE TABLE rw_links (
   space int NOT NULL, parent_collection text COLLATE "C" NOT NULL, parent text COLLATE "C" NOT NULL,
   field text COLLATE "C" NOT NULL, child_collection text COLLATE "C" NOT NULL, child text COLLATE "C" NOT NULL,
@@ -47,9 +53,10 @@ CREATE TABLE rw_links (
 CREATE TABLE rw_audiences (
   space int NOT NULL, collection text COLLATE "C" NOT NULL, record text COLLATE "C" NOT NULL,
   audience text COLLATE "C" NOT NULL, via_collection text COLLATE "C" NOT NULL,
-  via text COLLATE "C" NOT NULL, entered bigint NOT NULL, left_at bigint,
-  PRIMARY KEY (space, collection, record, audience, via_collection, via));
-CREATE INDEX rw_audiences_feed ON rw_audiences (space, audience, entered);
+  via text COLLATE "C" NOT NULL, entered bigint NOT NULL, left_at bigint);
+CREATE UNIQUE INDEX rw_audiences_key
+  ON rw_audiences (space, collection, record, audience, via_collection, via) WHERE record IS NOT NULL;
+CREATE INDEX rw_audiences_feed ON rw_audiences (space, audience, entered) WHERE audience IS NOT NULL;
 CREATE INDEX rw_audiences_left ON rw_audiences (space, left_at) WHERE left_at IS NOT NULL;
 CREATE TABLE rw_sights (
   space int NOT NULL, sight text COLLATE "C" NOT NULL, count bigint NOT NULL, sum bigint NOT NULL,
@@ -63,8 +70,9 @@ CREATE TABLE rw_outbox (
   due bigint NOT NULL, accepted_at bigint NOT NULL, tried_at bigint, receipt_stamp bigint,
   granted_version bigint, verdict smallint, collection text COLLATE "C" NOT NULL,
   record text COLLATE "C" NOT NULL, batch text, reason text, granted_epoch text, held text, conflicts text,
-  also text, change text NOT NULL, PRIMARY KEY (space, seq));
-CREATE INDEX rw_outbox_state ON rw_outbox (space, state, collection, record);
+  also text, change text NOT NULL);
+CREATE UNIQUE INDEX rw_outbox_key ON rw_outbox (space, seq) WHERE seq IS NOT NULL;
+CREATE INDEX rw_outbox_state ON rw_outbox (space, state, collection, record) WHERE state IS NOT NULL;
 CREATE TABLE rw_batches (
   space int NOT NULL, no bigint NOT NULL, id text COLLATE "C" NOT NULL, changes bigint NOT NULL,
   body bytea NOT NULL, PRIMARY KEY (space, id));

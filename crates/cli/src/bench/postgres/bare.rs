@@ -15,8 +15,9 @@ ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, data = excluded.data";
 const STREAM: &str = "COPY (SELECT collection, id, version, stamp, state, author, person, modified_at, data
   FROM rw_records ORDER BY space, stamp) TO STDOUT";
 const TABLES: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'rw\\_%' AND relkind = 'r'";
-const BYTES: &str = "SELECT sum(pg_total_relation_size(oid))::bigint, (SELECT count(*) FROM rw_records)
-  FROM pg_class WHERE relname LIKE 'rw\\_%' AND relkind = 'r'";
+const BYTES: &str =
+    "SELECT pg_total_relation_size('rw_records'), pg_total_relation_size('rw_receipts'), count(*)
+  FROM rw_records";
 
 /// A bare connection to the database.
 pub(super) struct Bare {
@@ -59,10 +60,11 @@ impl Bare {
         Ok(rate(lines.await?, watch.elapsed()))
     }
 
-    /// Bytes that all of the node's tables and indexes take, for each of its records.
-    pub(super) async fn bytes_per_record(&self) -> Result<f64> {
+    /// Bytes on disk for each record, indexes included; and for its receipt, which is purged in time.
+    pub(super) async fn bytes_per_record(&self) -> Result<(f64, f64)> {
         let row = self.db.query_one(BYTES, &[]).await?;
-        Ok(row.get::<_, i64>(0) as f64 / row.get::<_, i64>(1) as f64)
+        let [records, receipts, count] = [0, 1, 2].map(|at| row.get::<_, i64>(at) as f64);
+        Ok((records / count, receipts / count))
     }
 
     /// Removes what it made itself.

@@ -26,8 +26,11 @@ pub(super) async fn measure(
     let cloud = node::open_server(url).await?;
     let served = node::Served::start(&cloud).await?;
     let mut measures = pushed(&mut bare, &cloud, &served, rounds, changes).await?;
-    let bytes = bare.bytes_per_record().await?;
-    measures.push(at_most("bytes on disk for a record and its receipt", bytes, "bytes", 600.0));
+    let (record, receipt) = bare.bytes_per_record().await?;
+    measures.push(at_most("bytes on disk for a record", record, "bytes", 600.0));
+    let until_purged =
+        at_most("bytes on disk for its receipt, until it is purged", receipt, "bytes", f64::MAX);
+    measures.push(Measure { target: "—".into(), ..until_purged });
     let there = rounds * changes * 2;
     pull::fill(&cloud, records.saturating_sub(there)).await?;
     measures.push(streamed(&bare, &served, rounds, records.max(there)).await?);
