@@ -20,6 +20,7 @@ pub(crate) struct Cluster {
     bin: PathBuf,
     home: PathBuf,
     user: Option<&'static str>,
+    settings: String,
     /// `postgresql://postgres@127.0.0.1:PORT`, to which a database's name is added.
     pub(crate) url: String,
 }
@@ -38,14 +39,14 @@ impl Cluster {
         }
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let url = format!("postgresql://postgres@127.0.0.1:{port}");
-        let cluster = Self { bin, home, user, url };
-        let made = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"];
-        must(cluster.command("initdb").args(made).arg(cluster.data()))?;
         let settings = format!(
             "-p {port} -k {} -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=64MB",
-            cluster.home.display()
+            home.display()
         );
-        cluster.control(&["-w", "-o", &settings], "start")?;
+        let cluster = Self { bin, home, user, settings, url };
+        let made = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D"];
+        must(cluster.command("initdb").args(made).arg(cluster.data()))?;
+        cluster.run()?;
         Ok(cluster)
     }
 
@@ -53,6 +54,34 @@ impl Cluster {
     #[allow(dead_code, reason = "only the tests that include this file do")]
     pub(crate) fn crash(&self) -> Result<()> {
         self.control(&["-m", "immediate", "-w"], "restart")
+    }
+
+    /// Keeps everything as it is now, as a replica would that hears nothing more.
+    #[allow(dead_code, reason = "only the tests that include this file do")]
+    pub(crate) fn keep(&self) -> Result<()> {
+        self.control(&["-m", "fast", "-w"], "stop")?;
+        must(Command::new("cp").arg("-a").args([self.data(), self.kept()]))?;
+        self.run()
+    }
+
+    /// Loses the server, and promotes what was kept in its place: the same address, another timeline, without
+    /// anything that was written since.
+    #[allow(dead_code, reason = "only the tests that include this file do")]
+    pub(crate) fn fail_over(&self) -> Result<()> {
+        self.control(&["-m", "immediate", "-w"], "stop")?;
+        fs::remove_dir_all(self.data())?;
+        fs::rename(self.kept(), self.data())?;
+        fs::write(self.data().join("standby.signal"), "")?;
+        self.run()?;
+        self.control(&["-w"], "promote")
+    }
+
+    fn run(&self) -> Result<()> {
+        self.control(&["-w", "-o", &self.settings], "start")
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.home.join("kept")
     }
 
     fn data(&self) -> PathBuf {

@@ -131,12 +131,24 @@ pub struct Own {
     pub next: Option<Nonce>,
     /// Since when the upstream has refused it as a copy.
     pub cloned_at: Option<Time>,
+    /// Behind which promotion of its database it began: what the database lost with that may be the newest
+    /// nonces, and nobody else has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted: Option<String>,
 }
 
 impl Own {
     /// A new installation.
     pub fn new(installation: DeviceId) -> Self {
-        Self { installation, last: None, next: None, cloned_at: None }
+        Self { installation, last: None, next: None, cloned_at: None, promoted: None }
+    }
+
+    /// A device whose database was promoted from a replica of itself is a new installation, drawn by `draw`: it
+    /// may lack what it last said, and is no copy. `promoted` names the latest promotion, if there was one.
+    pub fn heed(&mut self, promoted: Option<&str>, draw: impl FnOnce() -> DeviceId) {
+        if promoted.is_some() && promoted != self.promoted.as_deref() {
+            *self = Self { promoted: promoted.map(str::to_owned), ..Self::new(draw()) };
+        }
     }
 
     /// The pair to begin a sync with. One that was not taken, as far as is known, is said again: `draw`

@@ -65,6 +65,31 @@ fn of_two_copies_the_second_is_refused_whoever_comes_second() {
     assert!(is_taken(&world.sync(&mut two)), "the first goes on");
 }
 
+/// A device whose database lost its last syncs begins anew once for each promotion, and is refused for none.
+#[test]
+fn a_device_whose_database_was_promoted_is_a_new_installation_once() {
+    let (mut world, mut own) = (World::default(), device("i1"));
+    own.heed(None, || panic!("nothing was promoted"));
+    world.sync(&mut own);
+    let mut replica = own.clone();
+    for _ in 0..3 {
+        assert!(is_taken(&world.sync(&mut own)));
+    }
+    assert_eq!(
+        world.clone().sync(&mut replica.clone()),
+        Meeting::Fork(Fork::Passed),
+        "as it stands it is a copy"
+    );
+    for (promotion, name) in [("first", "i2"), ("second", "i3")] {
+        replica.heed(Some(promotion), || DeviceId::trusted(name));
+        for _ in 0..2 {
+            replica.heed(Some(promotion), || panic!("it is known"));
+            assert!(is_taken(&world.sync(&mut replica)));
+        }
+        assert_eq!(&*replica.installation, name);
+    }
+}
+
 #[test]
 fn copies_taken_in_the_middle_of_a_sync_show_at_the_next() {
     let (mut world, mut one) = (World::default(), device("i1"));

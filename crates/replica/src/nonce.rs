@@ -11,7 +11,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use ropeway_protocol::{Hello, Page, Problem, ProblemCode, Pushed, Transport, TransportError};
-use ropeway_store::{Device, Durability, Store, StoreError};
+use ropeway_store::{Device, Durability, PROMOTED, Store, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// How often a setting is read again that somebody else wrote at the same moment.
@@ -106,7 +106,13 @@ impl Node {
         transport: &'a dyn Transport,
     ) -> Result<Presenting<'a>, ReplicaError> {
         let draw = || crate::secret::hex(&self.inner.ids.secret()[..16]);
-        let pair = self.own(space, Durability::Full, |own| own.begin(draw)).await?;
+        let promoted = self.inner.store.meta(PROMOTED).await?;
+        let installation = DeviceId::parse(&self.inner.ids.id())?;
+        let begin = |own: &mut Own| {
+            own.heed(promoted.as_deref(), || installation.clone());
+            own.begin(draw)
+        };
+        let pair = self.own(space, Durability::Full, begin).await?;
         transport.present(&pair);
         Ok(Presenting { node: self, space, transport, pair, taken: AtomicBool::new(false) })
     }

@@ -57,8 +57,8 @@ pub(crate) struct Table {
 }
 
 /// Settings that say something about the database in which they stand, not about the node: which server it is
-/// on, which views were made in it, how often it was written.
-pub(crate) const STAYS: &str = "name NOT IN ('@lineage', '@views', '@writes')";
+/// on, when it was promoted, which views were made in it, how often it was written.
+pub(crate) const STAYS: &str = "name NOT IN ('@lineage', '@promoted', '@views', '@writes')";
 
 use Kind::*;
 

@@ -185,6 +185,10 @@ pub(crate) fn is_hidden(record: &Record) -> bool {
     record.upstream.as_ref().is_some_and(|u| u.version > 0 && u.held.is_none())
 }
 
+/// The setting in which a database notes the epoch that it began when it was promoted: the same database on the
+/// same server as before, without the last of what was written. It stays when a node moves.
+pub const PROMOTED: &str = "@promoted";
+
 /// How far local ids leap when a database is restored: the lost epoch gave some out after the backup, and
 /// nobody may find another record behind a number that they still hold.
 pub(crate) const LOCAL_ID_LEAP: i64 = 1_000_000;

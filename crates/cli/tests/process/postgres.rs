@@ -212,3 +212,34 @@ fn a_database_that_cannot_be_used_says_why_and_tells_no_secret() {
         assert!(error.contains("install the newer version"), "{error}");
     }
 }
+
+/// A device's own database fails over to a replica that lacks its last transactions: what it last said to the
+/// cloud is among them. It is no copy, nobody has to do anything, and what it had sent comes back.
+#[test]
+fn a_device_whose_own_database_fails_over_is_not_taken_for_a_copy() {
+    let cluster = Cluster::start().unwrap();
+    let mut pair = Pair::with(|_, pi| pi.set("DATABASE_URL", format!("{}/postgres", cluster.url)), "device");
+    pair.up();
+    pair.settle();
+    let before = pair.pi.ask(&["status"])["epoch"].clone();
+    cluster.keep().unwrap();
+    for n in 0..3 {
+        let lost = json!({ "race": "race-1", "description": "sent, and lost here" });
+        pair.pi.write("incident", &format!("lost-{n}"), lost);
+        pair.settle();
+    }
+    cluster.fail_over().unwrap();
+    assert_eq!(pair.pi.live("incident").len(), 0, "the replica lacks it");
+    pair.pi.write("incident", "after", json!({ "race": "race-1", "description": "after" }));
+    pair.settle();
+    assert_ne!(pair.pi.ask(&["status"])["epoch"], before, "who follows this device notices");
+    assert_eq!(pair.cloud.live("incident").len(), 4);
+    assert_eq!(pair.pi.ask(&["status"])["cloned_at"], Value::Null);
+    let seen = &pair.cloud.ask(&["device", "ls"])[0];
+    assert_eq!((&seen["cloned_at"], &seen["installations"]), (&Value::Null, &json!(2)));
+    // The next sync is one of the same installation.
+    pair.pi.write("incident", "later", json!({ "race": "race-1", "description": "later" }));
+    pair.settle();
+    assert_eq!(pair.cloud.ask(&["device", "ls"])[0]["installations"], 2);
+    assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]));
+}

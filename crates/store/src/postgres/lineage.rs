@@ -5,7 +5,9 @@ use super::{
     conn::Tx,
     epoch,
     errors::{Done, corrupt},
+    registry,
 };
+use crate::PROMOTED;
 use deadpool_postgres::Object;
 use ropeway_core::{digest::hash64, id::Epoch, time::Time};
 use tokio_postgres::Client;
@@ -50,6 +52,9 @@ pub(super) async fn begin(client: Object, now_is: &str, seed: &str) -> Done<()> 
             tracing::warn!(noted, now_is, "the database is another one than before: a new epoch begins");
             let next = format!("{seed}.{:x}", hash64(now_is.as_bytes()));
             let clock = tx.one(NOW, &[]).await?.ok_or_else(|| corrupt("the server has no clock"))?;
+            if is_promotion(&noted, now_is) {
+                registry::put_meta(&tx, PROMOTED, &next).await?;
+            }
             epoch::begin(&tx, &Epoch::trusted(next), Time(clock.try_get(0)?), false).await?;
             tx.execute(MOVE, &[&NAME, &now_is]).await?;
         }
@@ -57,4 +62,30 @@ pub(super) async fn begin(client: Object, now_is: &str, seed: &str) -> Done<()> 
     };
     let began = began.await;
     tx.end(began).await
+}
+
+/// Whether only the timeline is another. A database on another cluster, or another one there, may be a copy
+/// beside one that goes on.
+fn is_promotion(noted: &str, now_is: &str) -> bool {
+    let parts = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+    match (parts(noted).as_slice(), parts(now_is).as_slice()) {
+        ([cluster, was, database], [now_cluster, is, now_database]) => {
+            cluster == now_cluster && database == now_database && was != is
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_another_timeline_is_a_promotion() {
+        let was = "7123/00000001/16384";
+        assert!(is_promotion(was, "7123/00000002/16384"));
+        for other in [was, "7124/00000002/16384", "7123/00000002/16385", "7123/00000001/16385", ""] {
+            assert!(!is_promotion(was, other), "{other}");
+        }
+    }
 }
