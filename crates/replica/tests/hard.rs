@@ -95,10 +95,15 @@ async fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() 
         clock.advance(YEAR);
         pi.sync(&cloud.cable(&token)).await;
         assert_eq!(pi.unsettled().await, 1, "no schedule sends it");
-        match again {
-            true => pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap(),
+        let moved = match again {
+            true => {
+                pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap();
+                let again = pi.node.queue(&space()).await.unwrap();
+                again.iter().filter(|q| q.reason == waits[0].reason).count()
+            }
             false => pi.node.queue_discard(&space(), &[waits[0].seq]).await.unwrap(),
         };
+        assert_eq!(moved, 1);
         pi.sync(&cloud.cable(&token)).await;
         assert_eq!(pi.unsettled().await, 0);
         assert_equal(&cloud, &pi).await;

@@ -9,10 +9,12 @@ use ropeway_core::{
     id::ChangeId,
     limits,
     receipt::Verdict,
+    retention::Keep,
 };
 use ropeway_protocol::ProblemCode;
 use ropeway_replica::{Enrolment, ReplicaError};
 use serde_json::json;
+use std::time::Duration;
 
 /// A race that both know, and work of the Pi when its device has been revoked: an incident, an edit of it that
 /// is made after the first sync, and a report on it.
@@ -63,6 +65,11 @@ fn the_work_of_a_revoked_device_is_kept_aside_once_and_stays_pending_on_it() {
             venue.sync().await;
         }
         assert_eq!(venue.cable.sent.lock().unwrap().len(), sent, "what is kept is not sent again");
+        assert_eq!(venue.pi.queue_retry(&space(), &[]).await.unwrap(), 3);
+        venue.sync().await;
+        assert!(venue.cable.sent.lock().unwrap().len() > sent, "but at somebody's word");
+        assert_eq!(venue.cloud.quarantined(&space()).await.unwrap().len(), 3, "and is kept once");
+        assert!(venue.pi.queue(&space()).await.unwrap().iter().all(|item| item.reason.is_some()));
     });
 }
 
@@ -144,6 +151,26 @@ fn a_full_quarantine_takes_no_more_and_the_device_keeps_the_rest_sealed() {
         register_anew(&venue).await;
         venue.sync().await;
         assert!(venue.pi.queue(&space()).await.unwrap().is_empty(), "all of it went at last");
+        venue.assert_equal().await;
+    });
+}
+
+/// It comes back after so long that its cursor is of no use any more: it reads anew and hands everything over.
+#[test]
+fn registered_anew_from_beyond_the_horizon_a_device_sends_everything_too() {
+    on_every_store(|venue| async move {
+        revoked(&venue).await;
+        write(&venue.cloud, "var", Op::Create, "race", "r2", json!({"name": "Relay"})).await;
+        write(&venue.cloud, "var", Op::Delete, "race", "r2", json!({})).await;
+        venue.advance(Duration::from_secs(365 * 86_400));
+        let keep = Keep { tombstones: Duration::from_secs(1), ..Keep::default() };
+        venue.cloud.purge(&space(), &keep, false).await.unwrap();
+        register_anew(&venue).await;
+        for _ in 0..2 {
+            venue.sync().await;
+        }
+        assert!(venue.pi.queue(&space()).await.unwrap().is_empty());
+        assert_eq!(data(&venue.cloud, "incident", "i1").await["description"], "fell hard");
         venue.assert_equal().await;
     });
 }

@@ -32,9 +32,6 @@ use tower::ServiceExt;
 
 /// Streams that one HTTP/2 connection may have open.
 const STREAMS: u32 = 64;
-/// Streams that a peer opened and took back and that are still to be cleared away; one more ends the
-/// connection (rapid reset, CVE-2023-44487).
-const STREAMS_TAKEN_BACK: usize = 20;
 /// Streams that were ended because of a peer's mistake; one more ends the connection (CVE-2025-8671).
 const STREAMS_MISTAKEN: usize = 64;
 /// Bytes that one stream, and one connection, may have on their way to a host that has not read them.
@@ -65,7 +62,6 @@ fn builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(PING)
         .keep_alive_timeout(PING)
         .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(STREAMS_TAKEN_BACK)
         .max_local_error_reset_streams(STREAMS_MISTAKEN)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)

@@ -123,6 +123,25 @@ async fn a_head_that_is_too_large_is_refused_over_http2_too() {
     rig.is_up_and_empty().await;
 }
 
+/// What a proxy adds to a request may be long: as much is taken over HTTP/2 as over HTTP/1.
+#[tokio::test]
+async fn a_long_head_is_taken_over_http2_as_over_http1() {
+    let mut limits = quick();
+    limits.connection_idle = Duration::from_millis(300);
+    let rig = Rig::with(limits, Vec::new()).await;
+    let mut socket = http2(&rig, &[]).await;
+    // A value of 1,000 bytes, twenty times.
+    let header = [&[0x00, 3][..], b"x-a", &[0x7f, 0xe9, 0x06], &[b'y'; 1_000]].concat();
+    let head = [get("/health/live"), header.repeat(10)].concat();
+    socket.write_all(&frame(HEADERS, END_STREAM, 1, &head)).await.unwrap();
+    socket.write_all(&frame(CONTINUATION, END_HEADERS, 1, &header.repeat(10))).await.unwrap();
+    let frames = frames(&mut socket).await;
+    let answer = frames.iter().find(|(kind, stream, _)| (*kind, *stream) == (HEADERS, 1));
+    // `:status: 200` as the table of known headers has it.
+    assert_eq!(answer.expect("no answer").2[0], 0x88);
+    rig.is_up_and_empty().await;
+}
+
 #[tokio::test]
 async fn one_connection_has_only_so_many_streams() {
     let mut limits = quick();
