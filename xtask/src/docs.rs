@@ -1,7 +1,9 @@
-//! The pages at the root are there, and every path and link that a page names leads somewhere.
+//! The pages at the root are there, every path and link that a page names leads somewhere, and no two decisions
+//! have one number.
 
 use crate::problem::Problem;
 use crate::tree::{File, Tree};
+use std::collections::BTreeSet;
 
 /// Pages that must exist and whose paths in backticks must exist.
 const PAGES: [&str; 4] = ["README.md", "ARCHITECTURE.md", "GLOSSARY.md", "PROTOCOL.md"];
@@ -20,7 +22,16 @@ pub(crate) fn check(tree: &Tree) -> Vec<Problem> {
     }
     let markdown = tree.files.iter().filter(|file| file.path.ends_with(".md"));
     problems.extend(markdown.flat_map(|file| dead_links(file, tree)));
+    problems.extend(one_number(tree));
     problems
+}
+
+/// Decisions whose number an earlier one has.
+fn one_number(tree: &Tree) -> Vec<Problem> {
+    let mut seen = BTreeSet::new();
+    let number = |file: &File| Some(file.path.strip_prefix("docs/adr/")?.get(..4)?.to_owned());
+    let again = tree.files.iter().filter(|file| number(file).is_some_and(|number| !seen.insert(number)));
+    again.map(|file| Problem::at(&file.path, "another decision has this number")).collect()
 }
 
 fn dead_paths(file: &File, tree: &Tree) -> Vec<Problem> {
@@ -119,6 +130,12 @@ mod tests {
             `a/b` and `cargo run -- check`; [a](docs/adr/0001-a.md#x) [b](https://example.org/x) [c](#here)\n\
             ```\ncargo test crates/core/src/a.rs\n```\n";
         assert_eq!(found(page), [""; 0]);
+    }
+
+    #[test]
+    fn a_decisions_number_is_its_own() {
+        let two = tree(&[("docs/adr/0001-a.md", ""), ("docs/adr/0001-b.md", ""), ("docs/adr/0002-c.md", "")]);
+        assert_eq!(lines(&one_number(&two)), ["docs/adr/0001-b.md: another decision has this number"]);
     }
 
     #[test]

@@ -130,14 +130,19 @@ impl fmt::Display for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = match self {
             Self::File(path) => return write!(f, "{}", path.display()),
-            Self::Server(url) => url.split_once('?').map_or(url.as_str(), |(url, _)| url),
+            Self::Server(url) => url,
         };
         let Some((scheme, rest)) = url.split_once("://") else { return f.write_str("postgresql://…") };
-        match rest.rsplit_once('@') {
-            None => f.write_str(url),
+        // A password may hold a question mark, and what stands behind the place may be a password too.
+        let bare = |place: &'_ str| {
+            let place = place.split('?').next().unwrap_or_default();
+            place.rsplit('@').next().unwrap_or_default().to_owned()
+        };
+        match rest.split_once('@') {
+            None => write!(f, "{scheme}://{}", bare(rest)),
             Some((who, place)) => {
                 let user = who.split_once(':').map_or(who, |(user, _)| user);
-                write!(f, "{scheme}://{user}@{place}")
+                write!(f, "{scheme}://{user}@{}", bare(place))
             }
         }
     }
@@ -156,6 +161,12 @@ mod tests {
         let server = Database::parse(url).unwrap();
         assert_eq!((server.to_string().as_str(), server.file()), ("postgresql://me@h:1/d", None));
         assert!(!format!("{server:?}").contains("secret"));
+        for hidden in
+            ["postgresql://u:what?secret@db.example/d?x=@secret", "postgresql://u:a@secret@db.example/d"]
+        {
+            let shown = Database::Server(hidden.into()).to_string();
+            assert!(shown.starts_with("postgresql://u@") && !shown.contains("secret"), "{shown}");
+        }
         assert_eq!(Database::parse("postgres://h/d").unwrap().to_string(), "postgres://h/d");
         for bad in
             ["mysql://x/y", "sqlite:", "", "postgresql://me:secret@h:port/x", "postgres://h/d?sslmode=no"]

@@ -20,10 +20,9 @@ pub(super) async fn measure(rounds: usize) -> Result<Vec<Measure>> {
     let mut bare = Bare::open(&dir.path().join("bare.db"))?;
     let (mut ours, mut limits) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        for chunk in Bare::rows(round as u64 + 50, WRITES).chunks(1) {
-            limits.push(bare.upsert(chunk, 1)?.as_secs_f64() * 1e6);
-        }
-        for n in 0..WRITES {
+        // In turn: how long a disk takes to answer changes from one second to the next.
+        for (n, row) in Bare::rows(round as u64 + 50, WRITES).chunks(1).enumerate() {
+            limits.push(bare.upsert(row, 1)?.as_secs_f64() * 1e6);
             ours.push(write(&pi, round as u64 + 50, n).await?);
         }
     }

@@ -22,6 +22,14 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     if let Some(name) = draft.views.numbered.as_ref().filter(|n| !known.contains(&n.get_ref().as_str())) {
         mistakes.at(&name.span(), unknown("collection", name.get_ref(), &known));
     }
+    if let Some(name) = &draft.views.mismatch {
+        let fields =
+            draft.collections.iter().flat_map(|c| c.fields.iter().map(|f| f.name.get_ref().as_str()));
+        let fields: Vec<&str> = fields.collect();
+        if !fields.contains(&name.get_ref().as_str()) {
+            mistakes.at(&name.span(), unknown("field", name.get_ref(), &fields));
+        }
+    }
     let order = order::parents_first(&draft.collections, mistakes);
     let compiled = draft.collections.iter().map(|collection| {
         let mut rules = Scope { collection, known: &known, roles: &role_names }.rules(mistakes);

@@ -21,7 +21,7 @@ const RECORDS: &str = concat!(
     rows::record_columns!(),
     " FROM rw_records r WHERE r.space = $1 AND r.stamp > $2 ORDER BY r.stamp LIMIT $3"
 );
-const HISTORY: &str = "SELECT count(*) FROM rw_history WHERE space = $1";
+const HISTORY: &str = "SELECT count(*) FROM rw_history WHERE space = $1 AND id >= ''";
 const RECEIPTS: &str = "SELECT count(*), max(stamp) FROM rw_receipts WHERE space = $1";
 const BATCHES: &str = "SELECT id FROM rw_batches WHERE space = $1";
 const NEWER: &str = "SELECT count(*) FROM rw_records WHERE space = $1 AND stamp > $2";

@@ -11,7 +11,7 @@ use ropeway_core::{
 const SPACES: &str = "SELECT id FROM rw_spaces ORDER BY id";
 const EPOCH: &str = "UPDATE rw_meta SET value = $1 WHERE name = '@epoch'";
 const AHEAD: &str = "SELECT count(*) FILTER (WHERE stamp > $2),
-  coalesce(max(stamp) FILTER (WHERE stamp <= $2), 0) FROM rw_records WHERE space = $1";
+  coalesce(max(stamp) FILTER (WHERE stamp <= $2), 0) FROM rw_records WHERE space = $1 AND id >= ''";
 /// Out of the way first: stamps are unique, and the new ones may be the old ones of other records.
 const LIFT: &str = "UPDATE rw_records SET stamp = -stamp WHERE space = $1 AND stamp > $2";
 const SET_DOWN: &str = "UPDATE rw_records r SET stamp = n.stamp

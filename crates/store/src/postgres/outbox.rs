@@ -56,7 +56,8 @@ const PUT: &str =
   accepted_at = excluded.accepted_at, tried_at = excluded.tried_at, verdict = excluded.verdict,
   reason = excluded.reason, receipt_stamp = excluded.receipt_stamp, granted_epoch = excluded.granted_epoch,
   granted_version = excluded.granted_version, conflicts = excluded.conflicts";
-const COUNTS: &str = "SELECT state, count(*) FROM rw_outbox WHERE space = $1 GROUP BY state ORDER BY state";
+const COUNTS: &str = "SELECT state, count(*) FROM rw_outbox WHERE space = $1 AND state >= 0
+  GROUP BY state ORDER BY state";
 const SEAL: &str = "INSERT INTO rw_batches (space, no, id, changes, body)
   SELECT $1::int, coalesce(max(no), 0) + 1, $2, $3, $4 FROM rw_batches WHERE space = $1::int";
 const UNSEAL: &str = "DELETE FROM rw_batches WHERE space = $1 AND id = ANY ($2::text[])";

@@ -4,17 +4,19 @@
 use crate::bench::{Watch, rate};
 use anyhow::{Result, ensure};
 use futures_util::TryStreamExt;
-use tokio_postgres::{Client, NoTls};
+use std::net::IpAddr;
+use tokio_postgres::{Client, Config, NoTls, config::Host};
 
-const TABLE: &str = "DROP TABLE IF EXISTS bench_item;
-CREATE TABLE bench_item (seq bigint PRIMARY KEY, id bytea NOT NULL UNIQUE, data text NOT NULL)";
+const TABLE: &str =
+    "CREATE TABLE bench_item (seq bigint PRIMARY KEY, id bytea NOT NULL UNIQUE, data text NOT NULL)";
 const UPSERT: &str = "INSERT INTO bench_item (seq, id, data)
 SELECT * FROM unnest($1::bigint[], $2::bytea[], $3::text[])
 ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, data = excluded.data";
 /// The node's own rows in the feed's order, as the database alone would send them.
 const STREAM: &str = "COPY (SELECT collection, id, version, stamp, state, author, person, modified_at, data
   FROM rw_records ORDER BY space, stamp) TO STDOUT";
-const TABLES: &str = "SELECT count(*) FROM pg_class WHERE relname LIKE 'rw\\_%' AND relkind = 'r'";
+const TABLES: &str =
+    "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')";
 const BYTES: &str =
     "SELECT pg_total_relation_size('rw_records'), pg_total_relation_size('rw_receipts'), count(*)
   FROM rw_records";
@@ -26,12 +28,18 @@ pub(super) struct Bare {
 }
 
 impl Bare {
-    /// Connects to a database in which no node has begun.
+    /// Connects to an empty database on this machine: over a network, the network would be measured.
     pub(super) async fn open(url: &str) -> Result<Self> {
-        let (db, connection) = tokio_postgres::connect(url, NoTls).await?;
+        let config: Config = url.parse()?;
+        let is_here = |host: &Host| match host {
+            Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback()),
+            Host::Unix(_) => true,
+        };
+        ensure!(config.get_hosts().iter().all(is_here), "name a database on this machine");
+        let (db, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
         let tables: i64 = db.query_one(TABLES, &[]).await?.get(0);
-        ensure!(tables == 0, "the database holds a node: name an empty one, the measurement fills it");
+        ensure!(tables == 0, "the database is in use: name an empty one, the measurement fills it");
         db.batch_execute(TABLE).await?;
         Ok(Self { db, seq: 0 })
     }
