@@ -211,7 +211,7 @@ id = "client_uuid"
 local_id = "id"
 reference = "{}_client_uuid"
 numbered = "incident"
-mismatch = "status"
+mismatch = "decision"
 [roles.admin]
 write = "*"
 resolve = true
