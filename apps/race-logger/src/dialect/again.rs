@@ -4,11 +4,13 @@
 use super::{door::Refused, item};
 use ropeway_core::{
     change::Change,
+    doc::Fields,
     id::{DeviceId, Key, SpaceId},
     merge::same,
     profile::{Rules, admit},
     receipt::{Receipt, Verdict},
     record::{Record, State},
+    time::Time,
 };
 use ropeway_replica::{ConflictView, Node};
 use std::collections::BTreeMap;
@@ -29,7 +31,8 @@ pub(crate) async fn said_anew(
         let Some(record) = records.get(&change.key()) else { continue };
         let is_open =
             change.base.is_none() && receipt.verdict != Verdict::Joined && record.state == State::Live;
-        if !is_open || (!record.contested && holds(record, &change, rules)) {
+        let Ok(wanted) = admit(rules, change.fields.clone()) else { continue };
+        if !is_open || (!record.contested && holds(record, &wanted)) {
             continue;
         }
         // Rarely needed, and then once an upload.
@@ -37,8 +40,17 @@ pub(crate) async fn said_anew(
             Some(conflicts) => conflicts,
             none => none.insert(node.conflicts(space, false).await?),
         };
-        if let Some(last) = said_since(node, space, conflicts, &change, record, receipt).await? {
-            let id = item::id_after(&change.id, &last);
+        let device = &change.author.device;
+        let of_it = conflicts.iter().filter(|view| {
+            let c = &view.conflict;
+            c.about() == change.key() && c.other.is_none() && c.incoming.by.device == *device
+        });
+        let mut said: Vec<Said> = of_it.filter_map(|view| said_in(view, &wanted, device, receipt)).collect();
+        if record.version > receipt.version {
+            said.extend(written_since(node, space, &change, record, receipt).await?);
+        }
+        if let Some(last) = said.into_iter().max() {
+            let id = item::id_after(&change.id, &last.name);
             anew.push((place, Change { id, ..change }));
         }
     }
@@ -46,35 +58,59 @@ pub(crate) async fn said_anew(
 }
 
 /// Whether a record has what a change wants.
-fn holds(record: &Record, change: &Change, rules: &Rules) -> bool {
-    let Ok(wanted) = admit(rules, change.fields.clone()) else { return true };
+fn holds(record: &Record, wanted: &Fields) -> bool {
     wanted.iter().all(|(name, value)| match record.data.get(name) {
         Some(there) => same(there, value),
         None => value.is_null(),
     })
 }
 
-/// The name of the last thing that the change's device said of the record since the receipt.
-async fn said_since(
+/// Something that a device said of a record. The last of several is the greatest.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Said {
+    /// Whether it waits for a person: then nothing was said after it.
+    waits: bool,
+    /// When this node first heard of it.
+    at: Time,
+    /// The same for as long as nothing else was said.
+    name: String,
+}
+
+/// What a device said in a conflict of its own since a receipt, where that has to be answered. The conflict's `change`
+/// and `opened_at` tell of the first that was parked in it; its incoming side and its version tell of the last.
+fn said_in(view: &ConflictView, wanted: &Fields, device: &DeviceId, receipt: &Receipt) -> Option<Said> {
+    let c = &view.conflict;
+    let was_in_it = receipt.detail.conflicts.contains(&view.id);
+    if !was_in_it && c.opened_at < receipt.stamp.time() {
+        return None;
+    }
+    let is_the_same =
+        c.incoming.values.iter().all(|(name, value)| wanted.get(name).is_none_or(|w| same(w, value)));
+    let took_back = c.resolved_by.as_ref().is_some_and(|by| by.device == *device);
+    let name = match (c.is_open(), is_the_same) {
+        (true, true) if was_in_it => return None,
+        // It waits already; the receipt only does not know.
+        (true, true) => view.id.to_string(),
+        (true, false) => format!("{} {}", view.id, view.version),
+        (false, true) if took_back => format!("{} {}", view.id, view.version),
+        (false, true) => return None,
+        // As it stood open: what took it back may itself be said again.
+        (false, false) => format!("{} {}", view.id, view.version.saturating_sub(1)),
+    };
+    Some(Said { waits: c.is_open() && !is_the_same, at: c.opened_at, name })
+}
+
+/// The versions that the change's device has written since the receipt.
+async fn written_since(
     node: &Node,
     space: &SpaceId,
-    conflicts: &[ConflictView],
     change: &Change,
     record: &Record,
     receipt: &Receipt,
-) -> Result<Option<String>, Refused> {
-    let (about, device): (Key, &DeviceId) = (change.key(), &change.author.device);
-    let heard_at = receipt.stamp.time();
-    let of_it = conflicts.iter().map(|view| &view.conflict).filter(|c| c.about() == about);
-    let parked = of_it
-        .filter(|c| c.incoming.by.device == *device && c.change != change.id && c.opened_at >= heard_at)
-        .map(|c| (c.opened_at, c.change.to_string()));
-    let mut said: Vec<_> = parked.collect();
-    if record.version > receipt.version {
-        let old = node.history(space, &about).await?.into_iter().map(|old| old.record);
-        let own = old.chain([record.clone()]).filter(|r| r.version > receipt.version);
-        let own = own.filter(|r| r.author.device == *device);
-        said.extend(own.map(|r| (r.stamp.time(), format!("version {}", r.version))));
-    }
-    Ok(said.into_iter().max().map(|(_, name)| name))
+) -> Result<Vec<Said>, Refused> {
+    let old = node.history(space, &change.key()).await?.into_iter().map(|old| old.record);
+    let own = old.chain([record.clone()]).filter(|r| r.version > receipt.version);
+    let own = own.filter(|r| r.author.device == change.author.device);
+    let said = own.map(|r| Said { waits: false, at: r.stamp.time(), name: format!("version {}", r.version) });
+    Ok(said.collect())
 }

@@ -472,6 +472,48 @@ pub(crate) fn what_a_device_takes_back_is_not_taken_for_a_repetition() {
     assert_eq!(cloud.node.data("incident", "b")["description"], "of the jury");
 }
 
+/// ISMF-074: what a device said last waits, however often it came back to it, and whatever it said first.
+#[test]
+pub(crate) fn the_last_word_of_a_device_is_never_lost() {
+    let cloud = Cloud::new();
+    let pi = cloud.device("device");
+    let incident_of = |id: &str, minute: usize| incident(id, 42, &format!("2026-02-15T10:{minute:02}:10Z"));
+    let waits = |id: &str| {
+        let open = cloud.admin.get("/conflicts")["conflicts"].clone();
+        let open = open.as_array().unwrap().clone().into_iter();
+        let about = open.filter(|c| c["record_client_uuid"] == id);
+        about.map(|c| c["device_data"]["description"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Who wrote first, and what the device says after that.
+    let cases = [("own", "ABCBCB"), ("taken-back", "ABABAB"), ("of-another", "XAYAXA")];
+    for (minute, (id, words)) in cases.into_iter().enumerate() {
+        let first = incident_of(id, minute);
+        let says = |word: char| with(first.clone(), "description", json!(word.to_string()));
+        let mut there = None;
+        if id == "of-another" {
+            assert_eq!(cloud.device("device").incidents(&[says('R')]).0, 201);
+            there = Some('R');
+        }
+        for (place, word) in words.chars().enumerate() {
+            let there = *there.get_or_insert(word);
+            // Each twice: that its answer was lost changes nothing.
+            for time in ["said", "repeated"] {
+                let (status, results) = pi.incidents(&[says(word)]);
+                let left: Vec<String> = if word == there { vec![] } else { vec![word.to_string()] };
+                assert_eq!(waits(id), left, "{id}: {word} at {place}, {time}: {results:?}");
+                assert_eq!(status == 409, word != there, "{id}: {word} at {place}, {time}: {results:?}");
+            }
+        }
+        // A withdrawn word is not asked about again when somebody else has written since.
+        if id == "taken-back" {
+            assert_eq!(pi.incidents(&[says('A')]).0, 200);
+            cloud.node.write("incident", id, json!({ "description": "of the jury" }));
+            assert_eq!(statuses(&pi.incidents(&[says('A')]).1), ["already_synced"]);
+            assert_eq!(waits(id), Vec::<String>::new());
+        }
+    }
+}
+
 /// CT-06: one status for a whole answer.
 #[test]
 pub(crate) fn the_status_of_a_whole_answer() {
