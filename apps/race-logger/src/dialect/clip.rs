@@ -53,7 +53,7 @@ pub(crate) fn take_out(fields: &mut Fields) -> Option<Clip> {
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     dir: Arc<PathBuf>,
-    /// Bytes on it; `None` until somebody has looked.
+    /// Bytes on it; `None` until somebody has looked, and after a write that did not come to its end.
     taken: Arc<Mutex<Option<u64>>>,
 }
 
@@ -79,19 +79,20 @@ impl Shelf {
 
     async fn keep(&self, Clip { sha256, bytes }: Clip, part: &str, most: u64) -> io::Result<bool> {
         let path = self.dir.join(&sha256);
+        // One at a time: so that what is taken is known, and nobody's part is swept away.
+        let mut taken = self.taken.lock().await;
         if fs::try_exists(&path).await? {
             return Ok(true);
         }
         fs::create_dir_all(&*self.dir).await?;
-        // One at a time: so that what is taken is known.
-        let mut taken = self.taken.lock().await;
-        let before = match *taken {
-            Some(taken) => taken,
-            None => self.size().await?,
+        // Known again once the clip is kept: where it is cut or fails, the next one looks anew.
+        let before = match taken.take() {
+            Some(before) => before,
+            None => self.swept().await?,
         };
         let after = before.saturating_add(bytes.len() as u64);
-        *taken = Some(before);
         if after > most {
+            *taken = Some(before);
             return Ok(false);
         }
         let part = self.dir.join(format!("{part}.part"));
@@ -104,11 +105,14 @@ impl Shelf {
         Ok(true)
     }
 
-    /// Bytes of all files on it.
-    async fn size(&self) -> io::Result<u64> {
+    /// Bytes of all clips on it, after what was never finished is gone.
+    async fn swept(&self) -> io::Result<u64> {
         let (mut files, mut bytes) = (fs::read_dir(&*self.dir).await?, 0);
         while let Some(file) = files.next_entry().await? {
-            bytes += file.metadata().await?.len();
+            match file.path().extension() {
+                Some(end) if end == "part" => fs::remove_file(file.path()).await?,
+                _ => bytes += file.metadata().await?.len(),
+            }
         }
         Ok(bytes)
     }
@@ -166,5 +170,42 @@ mod tests {
             assert_eq!(taken(none), (None, json!({ "start_time": "00:15:32", "status": "pending" })));
         }
         assert_eq!(take_out(&mut Fields::new()), None);
+    }
+
+    fn clip(letter: u8) -> Clip {
+        let bytes = vec![letter; 10];
+        Clip { sha256: sha256(&bytes), bytes }
+    }
+
+    #[tokio::test]
+    async fn what_was_never_finished_takes_no_room() {
+        let dir = tempfile::tempdir().unwrap_or_else(|why| panic!("{why}"));
+        let path = dir.path().join("clips");
+        let shelf = Shelf::new(path.clone());
+        let put = async |shelf: &Shelf, letter: u8, part: &str| {
+            shelf.keep(clip(letter), part, 20).await.map_err(|error| error.kind())
+        };
+        assert_eq!(put(&shelf, b'a', "1").await, Ok(true));
+        // Killed over a part, and one that fails: a directory stands where it would be named.
+        assert_eq!(fs::write(path.join("2.part"), [0; 19]).await.map_err(|e| e.kind()), Ok(()));
+        let shelf = Shelf::new(path.clone());
+        let blocked = path.join("no-directory").join("3");
+        assert_eq!(put(&shelf, b'b', &blocked.to_string_lossy()).await, Err(io::ErrorKind::NotFound));
+        assert!(!path.join("2.part").exists(), "swept away when the shelf was measured");
+        assert_eq!(put(&shelf, b'b', "4").await, Ok(true), "there is room for two");
+        assert_eq!(put(&shelf, b'c', "5").await, Ok(false), "and for no third");
+        assert_eq!(put(&shelf, b'a', "6").await, Ok(true), "what is there needs no room");
+    }
+
+    #[tokio::test]
+    async fn one_clip_that_comes_twice_at_once_is_counted_once() {
+        let dir = tempfile::tempdir().unwrap_or_else(|why| panic!("{why}"));
+        let shelf = Shelf::new(dir.path().join("clips"));
+        let put = async |letter: u8, part: &str| {
+            shelf.keep(clip(letter), part, 20).await.map_err(|error| error.kind())
+        };
+        let both = tokio::join!(put(b'a', "1"), put(b'a', "2"));
+        assert_eq!(both, (Ok(true), Ok(true)));
+        assert_eq!(put(b'b', "3").await, Ok(true), "the second copy took nothing");
     }
 }
