@@ -35,8 +35,8 @@ struct Envelope<'a> {
     batch: Option<String>,
     #[serde(borrow)]
     changes: Capped<'a>,
-    #[serde(default)]
-    last: BTreeSet<ChangeId>,
+    #[serde(default, borrow)]
+    last: Vec<&'a RawValue>,
 }
 
 /// The changes, each still as text: no more of them than may ever be decided together, and how many
@@ -92,6 +92,8 @@ pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
     let envelope: Envelope<'_> =
         serde_json::from_slice(body).map_err(|e| malformed(format!("the body is no push: {e}")))?;
     let Envelope { batch, changes: Capped { raw, sent }, last } = envelope;
+    // What is no id names no change.
+    let last = last.into_iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
     let most = most.min(limits::PUSH_CHANGES_MAX);
     if sent > most {
         return Err(too_large(format!("a push may carry {most} changes, this one carries {sent}")));
@@ -252,6 +254,14 @@ mod tests {
         assert_eq!(all[2].key.to_string(), "unknown/unknown");
         let reason = all[0].reason.as_ref().unwrap();
         assert!(reason.code == Code::Invalid && reason.text.contains("explode"), "{}", reason.text);
+    }
+
+    #[test]
+    fn what_is_no_id_is_nobodys_last_try() {
+        let body = format!(r#"{{"changes":[{GOOD}],"last":["c1","",7,null,{{"id":"c1"}},"no id"]}}"#);
+        let opened = open(body.as_bytes(), 10).unwrap();
+        assert_eq!((opened.changes.len(), opened.last.len()), (1, 1));
+        assert!(opened.last.contains(&opened.changes[0].id));
     }
 
     #[test]
