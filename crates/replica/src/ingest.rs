@@ -64,7 +64,12 @@ impl Node {
     async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Vec<Receipt>, ReplicaError> {
         let mut receipts = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
-            let alone = Batch { changes: vec![change.clone()], ..(*batch).clone() };
+            let alone = Batch {
+                grant: batch.grant.clone(),
+                changes: vec![change.clone()],
+                repeatable: batch.repeatable,
+                last: batch.last.get(&change.id).cloned().into_iter().collect(),
+            };
             match self.decide(space, Arc::new(alone)).await {
                 Ok(answered) => receipts.extend(answered),
                 Err(ReplicaError::Store(StoreError::Fault { what, .. })) => {
