@@ -192,7 +192,9 @@ pub fn doubt(snapshot: &Snapshot, batch: &str) -> Decision {
     let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
     for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
         let mut next = Entry { state: EntryState::Pending, batch: None, ..entry.clone() };
-        let stands = |key: &Key| snapshot.records.get(key).is_some_and(|r| r.upstream.is_some());
+        let upstream = |key: &Key| snapshot.records.get(key)?.upstream.as_ref();
+        // Version 0: it came once and then no longer.
+        let stands = |key: &Key| upstream(key).is_some_and(|u| u.version > 0);
         if entry.change.op == Op::Create && !stands(&entry.change.key()) {
             next.state = EntryState::Rejected;
             next.due = NEVER;

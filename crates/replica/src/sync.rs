@@ -91,6 +91,11 @@ impl Stop {
     fn asks_for_a_resync(&self) -> bool {
         matches!(self, Self::Transport(TransportError::Problem(p)) if p.code == ProblemCode::ResyncRequired)
     }
+
+    /// Whether the upstream has revoked this device.
+    fn is_revoked(&self) -> bool {
+        matches!(self, Self::Transport(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked)
+    }
 }
 
 impl From<TransportError> for Stop {
@@ -251,29 +256,30 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         let left = self.sealed(space).await?.map(|(batch, ..)| batch);
-        match self.push_all(space, transport, options, progress, report).await {
-            Err(stop) if stop.asks_for_a_resync() => {}
-            pushed => return pushed,
-        }
-        let anew = async {
-            // The first brings everything anew; with the second the upstream knows that it arrived.
-            for _ in 0..2 {
-                self.pull(space, transport, options, progress, report, false).await?;
+        if left.is_none() || self.doubted(space).await? != left {
+            match self.push_all(space, transport, options, progress, report).await {
+                Err(stop) if stop.asks_for_a_resync() => {}
+                pushed => return pushed,
             }
-            Ok(())
-        };
-        let anew: Result<(), Stop> = anew.await;
-        match (left, &anew) {
-            // Sent by an earlier sync too, and perhaps decided then.
-            (Some(batch), Ok(())) => self.doubt(space, &batch).await?,
-            (None, Err(_)) => {
-                if let Some((batch, ..)) = self.sealed(space).await? {
-                    self.unseal(space, &batch, None).await?;
+            match self.sealed(space).await? {
+                // Sent by an earlier sync too, and perhaps decided then. The upstream notes what is pulled, and may
+                // take it in again before the pull has ended here: so this outlives whatever cuts the pull.
+                Some((batch, ..)) if left.as_ref() == Some(&batch) => self.begin_doubt(space, &batch).await?,
+                Some((batch, ..)) => self.unseal(space, &batch, None).await?,
+                None => {}
+            }
+        }
+        // The first brings everything anew; with the second the upstream knows that it arrived.
+        for _ in 0..2 {
+            match self.pull(space, transport, options, progress, report, false).await {
+                // It decides nothing of ours, and keeps it for a person.
+                Err(stop) if stop.is_revoked() => {
+                    return self.push_all(space, transport, options, progress, report).await;
                 }
+                pulled => pulled?,
             }
-            _ => {}
         }
-        anew?;
+        self.doubt(space).await?;
         self.push_all(space, transport, options, progress, report).await
     }
 

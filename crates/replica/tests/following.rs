@@ -237,7 +237,7 @@ fn a_cut_pull_is_invisible_and_resumes() {
         venue.cable.pulls.lock().unwrap().clear();
         // Two pages arrive, then the cable goes.
         let before = dump(&venue.pi).await;
-        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into() };
+        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into(), arrives: false };
         let report = venue.pi.sync(&space(), &cut, &Default::default(), &|_| {}).await.unwrap();
         assert_eq!(report.outcome, Some(SyncOutcome::Offline));
         assert_eq!(dump(&venue.pi).await, before, "half a pull is not seen");
@@ -257,7 +257,7 @@ fn a_first_pull_is_taken_in_by_portions() {
             write(&venue.cloud, "var", Create, "incident", &format!("c{n:02}"), values).await;
         }
         *venue.cable.page.lock().unwrap() = 3;
-        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into() };
+        let cut = CutAfter { cable: venue.cable.clone(), pages: 2.into(), arrives: false };
         let report = venue.pi.sync(&space(), &cut, &Default::default(), &|_| {}).await.unwrap();
         assert_eq!((report.outcome, report.pulled), (Some(SyncOutcome::Offline), 6));
         assert_eq!(dump(&venue.pi).await, "", "a part of it is not seen");

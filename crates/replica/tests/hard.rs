@@ -5,7 +5,7 @@
 mod harness;
 
 use harness::{
-    Cable, CutAfter, PROFILE, Trouble, data, dump, on_every_store_with,
+    Cable, CutAfter, PROFILE, Trouble, data, dump, key, on_every_store_with,
     pair::plain,
     place::{Place, assert_equal, clock},
     space, write,
@@ -45,7 +45,7 @@ async fn an_upstream_restored_while_it_is_pulled_anew_lets_nothing_go() {
     // Refused as too old, it begins anew and is cut after a page.
     let cable = cloud.cable(&token);
     *cable.page.lock().unwrap() = 2;
-    let cut = CutAfter { cable: Arc::new(cable), pages: 2.into() };
+    let cut = CutAfter { cable: Arc::new(cable), pages: 2.into(), arrives: false };
     pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
     assert!(pi.store_followed().await.anew, "it pulls anew");
     cloud.restore(&image, "again").await;
@@ -85,7 +85,7 @@ async fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() 
         clock.advance(YEAR);
         cloud.node.purge(&space(), &keep(), false).await.unwrap();
         // The first pull anew is cut.
-        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into() };
+        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
         pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
         pi.sync(&cloud.cable(&token)).await;
         assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null, "it was deleted");
@@ -113,6 +113,115 @@ async fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() 
     }
 }
 
+/// The same, where the pull that comes first is cut after any of its pages, or the answer to the next one is lost: the
+/// upstream may have noted by then that this device has read far enough.
+#[tokio::test]
+async fn a_cut_anywhere_in_the_pull_brings_no_such_creation_back() {
+    for arrives in [false, true] {
+        let mut whole = false;
+        for pages in 0.. {
+            let clock = clock();
+            let cloud = Place::new("cloud", false, &clock).await;
+            let pi = Place::new("pi", true, &clock).await;
+            let token = cloud.device("Pi").await;
+            cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+            pi.sync(&cloud.cable(&token)).await;
+            for id in ["mine", "stays"] {
+                pi.put("Ada", "incident", id, json!({ "race": "race-1", "description": id })).await;
+            }
+            let cable = cloud.cable(&token);
+            cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
+            pi.sync(&cable).await;
+            cloud.delete("VAR", "incident", "mine").await;
+            clock.advance(YEAR);
+            cloud.node.purge(&space(), &keep(), false).await.unwrap();
+            for n in 0..5 {
+                cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
+            }
+            let cable = cloud.cable(&token);
+            *cable.page.lock().unwrap() = 2;
+            let cut = CutAfter { cable: Arc::new(cable), pages: pages.into(), arrives };
+            let report = pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+            whole = report.error.is_none();
+            pi.sync(&cloud.cable(&token)).await;
+            let why = format!("cut after {pages} pages, the next request arrives: {arrives}");
+            assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null, "{why}");
+            assert_eq!(cloud.field("incident", "stays", "description").await, "stays", "{why}");
+            let waits = pi.node.queue(&space()).await.unwrap();
+            assert_eq!(
+                waits.iter().map(|q| (&*q.record, q.due)).collect::<Vec<_>>(),
+                [("mine", None)],
+                "{why}"
+            );
+            if whole {
+                assert!(pages > 5, "there was something to cut");
+                break;
+            }
+        }
+        assert!(whole);
+    }
+}
+
+/// What came in the pull that was cut is deleted and forgotten too, before the device comes back once more.
+#[tokio::test]
+async fn what_came_once_and_is_gone_since_is_not_brought_back_either() {
+    let clock = clock();
+    let cloud = Place::new("cloud", false, &clock).await;
+    let pi = Place::new("pi", true, &clock).await;
+    let token = cloud.device("Pi").await;
+    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+    pi.sync(&cloud.cable(&token)).await;
+    for id in ["first", "second"] {
+        pi.put("Ada", "incident", id, json!({ "race": "race-1", "description": id })).await;
+    }
+    let cable = cloud.cable(&token);
+    cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
+    pi.sync(&cable).await;
+    for (id, pages) in [("first", 2), ("second", 0)] {
+        cloud.delete("VAR", "incident", id).await;
+        clock.advance(YEAR);
+        cloud.node.purge(&space(), &keep(), false).await.unwrap();
+        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: pages.into(), arrives: false };
+        pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+    }
+    let there = pi.node.get(&space(), &key("incident", "second")).await.unwrap().unwrap();
+    assert!(there.upstream.is_some(), "it came");
+    pi.sync(&cloud.cable(&token)).await;
+    for id in ["first", "second"] {
+        assert_eq!(cloud.field("incident", id, "description").await, Value::Null);
+    }
+    let waits = pi.node.queue(&space()).await.unwrap();
+    assert_eq!(
+        waits.iter().map(|q| (&*q.record, q.due)).collect::<Vec<_>>(),
+        [("first", None), ("second", None)]
+    );
+}
+
+/// Revoked while it had to pull first: what it made is handed in to quarantine all the same.
+#[tokio::test]
+async fn revoked_before_it_had_pulled_it_still_hands_its_work_in() {
+    let clock = clock();
+    let cloud = Place::new("cloud", false, &clock).await;
+    let pi = Place::new("pi", true, &clock).await;
+    let token = cloud.device("Pi").await;
+    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+    pi.sync(&cloud.cable(&token)).await;
+    pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
+    let cable = cloud.cable(&token);
+    cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
+    pi.sync(&cable).await;
+    cloud.delete("VAR", "incident", "mine").await;
+    clock.advance(YEAR);
+    cloud.node.purge(&space(), &keep(), false).await.unwrap();
+    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
+    pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+    let device = cloud.node.authenticate(&token).await.unwrap();
+    cloud.node.revoke(&space(), &device.id).await.unwrap();
+    pi.sync(&cloud.cable(&token)).await;
+    assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null);
+    assert_eq!(cloud.node.quarantined(&space()).await.unwrap().len(), 1);
+}
+
 /// Refused as too old before anything was decided, and cut in the pull that was asked for first: what was never
 /// sent before waits for nobody.
 #[tokio::test]
@@ -128,7 +237,7 @@ async fn what_was_never_sent_before_waits_for_nobody() {
     clock.advance(YEAR);
     cloud.node.purge(&space(), &keep(), false).await.unwrap();
     pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
-    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into() };
+    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
     pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
     assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null);
     pi.sync(&cloud.cable(&token)).await;

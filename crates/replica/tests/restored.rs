@@ -423,7 +423,7 @@ async fn what_was_handed_in_to_an_epoch_that_is_lost_too_is_handed_in_again() {
         let right = cloud.clock.now();
         cloud.clock.advance(ahead);
         cloud.restore(&image, "again").await;
-        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 3.into() };
+        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 3.into(), arrives: false };
         pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
         assert!(!cloud.lost().await.is_empty() && cloud.field("race", "race-2", "name").await.is_null());
         cloud.clock.jump_to(right.plus(1_000_000));
@@ -457,7 +457,7 @@ async fn an_answer_to_a_question_of_a_lost_epoch_waits_for_nothing() {
     pi.node.resolve(&space(), &desk("Ada", "device"), answer).await.unwrap();
     let right = cloud.clock.now();
     cloud.clock.advance(Duration::from_secs(365 * 86_400));
-    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into() };
+    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
     pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
     assert_eq!(cloud.field("incident", "early", "description").await, "by Ada");
     cloud.clock.jump_to(right.plus(1_000_000));

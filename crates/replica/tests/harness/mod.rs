@@ -527,6 +527,8 @@ where
 pub struct CutAfter {
     pub cable: std::sync::Arc<Cable>,
     pub pages: std::sync::atomic::AtomicUsize,
+    /// Whether the request for the next page still arrives.
+    pub arrives: bool,
 }
 
 #[async_trait::async_trait]
@@ -539,6 +541,9 @@ impl Transport for CutAfter {
     }
     async fn pull(&self, cursor: Option<&str>, limit: usize) -> Result<Page, TransportError> {
         if self.pages.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_err() {
+            if self.arrives {
+                let _ = self.cable.pull(cursor, limit).await;
+            }
             return Err(TransportError::Offline("cut".into()));
         }
         self.cable.pull(cursor, limit).await
