@@ -203,6 +203,8 @@ pub struct Plan {
     pub audiences_moved: Vec<AudienceRow>,
     /// Differences to the digests of what the same readers see, by [`crate::audience::Worn::sight`].
     pub sights: BTreeMap<String, Digest>,
+    /// Whether those replace all digests that were kept before, of the whole space.
+    pub sights_anew: bool,
     /// Subscriptions to add or replace, by reader, key and membership record.
     pub subscriptions: Vec<Subscription>,
     /// Outbox entries to add or replace, by sequence number.

@@ -15,18 +15,41 @@ use std::collections::BTreeSet;
 
 /// Subscriptions that one device may hold by its own choice.
 const CHOICES_MAX: usize = 1_000;
+/// How often the records of a space are listed again because another process wrote meanwhile.
+const ATTEMPTS: usize = 50;
 /// Records listed at once.
 const LISTED: usize = 1_000;
 
 impl Node {
     /// Gives the records that are there already their audiences, where the profile had none when they were
-    /// written. Done once, in one transaction.
+    /// written, whatever was written since. Done once, in one transaction.
     pub(crate) async fn gain_audiences(&self, space: &SpaceId) -> Result<(), ReplicaError> {
         let (store, profile) = (&self.inner.store, self.inner.profile.clone());
         let name = format!("audiences.{space}");
         if !profile.has_audiences() || store.meta(&name).await?.as_deref() == Some("1") {
             return Ok(());
         }
+        for _ in 0..ATTEMPTS {
+            let listed = store.space(space).await?.head;
+            let keys = self.all_keys(space).await?;
+            let profile = profile.clone();
+            let decide: Decide = Box::new(move |snapshot| ingest::fill(snapshot, &keys, listed, &profile));
+            let plan = store.transact(space, self.inner.clock.now(), Keys::default(), decide).await?;
+            // Else another process wrote meanwhile.
+            if plan.sights_anew {
+                if !plan.audiences.is_empty() {
+                    tracing::info!(%space, rows = plan.audiences.len(), "the records were given their audiences");
+                }
+                return Ok(store.put_meta(&name, "1").await?);
+            }
+        }
+        let text =
+            "others write while the records are given their audiences; nothing was changed, start again";
+        Err(ReplicaError::Busy(text.into()))
+    }
+
+    async fn all_keys(&self, space: &SpaceId) -> Result<Vec<Key>, ReplicaError> {
+        let store = &self.inner.store;
         let mut keys: Vec<Key> = Vec::new();
         for collection in store.collections(space).await? {
             let mut after: Option<RecordId> = None;
@@ -37,14 +60,7 @@ impl Node {
                 after = Some(last);
             }
         }
-        if !keys.is_empty() {
-            let decide: Decide = Box::new(move |snapshot| ingest::fill(snapshot, &keys, &profile));
-            let plan = store.transact(space, self.inner.clock.now(), Keys::default(), decide).await?;
-            if !plan.audiences.is_empty() {
-                tracing::info!(%space, records = plan.audiences.len(), "the records were given their audiences");
-            }
-        }
-        Ok(store.put_meta(&name, "1").await?)
+        Ok(keys)
     }
 
     /// Reads one page of the feed as a device sees it. `only`: of what it sees, only these keys and what is

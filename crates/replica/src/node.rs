@@ -10,7 +10,7 @@ use ropeway_core::{
 };
 use ropeway_store::{SpaceState, Stored};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc, Mutex,
@@ -121,6 +121,17 @@ impl Node {
             tracing::error!(%space, "{text}");
         }
         Ok(state)
+    }
+
+    /// Opens every space that a device or a member belongs to: whoever is let in is decided and fed there. Said
+    /// before a node serves, so that the records of all of them carry audiences.
+    pub async fn open_named_spaces(&self) -> Result<(), ReplicaError> {
+        let devices = self.devices().await?.into_iter().map(|device| device.space);
+        let members = self.members().await?.into_iter().map(|member| member.space);
+        for space in devices.chain(members).collect::<BTreeSet<_>>() {
+            self.open_space(&space).await?;
+        }
+        Ok(())
     }
 
     /// Why a head is an alarm: it is so far ahead of this machine's clock that times would mislead people and

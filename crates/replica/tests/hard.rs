@@ -265,16 +265,16 @@ fn a_profile_that_gains_audiences_finds_the_records_that_are_there() {
     on_every_store_with(&before, move |venue| {
         let gained = gained.clone();
         async move {
-            let write = async |collection: &str, id: &str, values: Value| {
+            let early = async |collection: &str, id: &str, values: Value| {
                 let receipt = write(&venue.cloud, "VAR", Op::Create, collection, id, values).await;
                 assert_eq!(receipt.verdict, Verdict::Created);
             };
             for race in ["a", "b"] {
-                write("race", race, json!({ "name": race })).await;
-                write("incident", &format!("in-{race}"), json!({ "race": race, "description": race })).await;
+                early("race", race, json!({ "name": race })).await;
+                early("incident", &format!("in-{race}"), json!({ "race": race, "description": race })).await;
             }
-            write("crew", "c1", json!({ "race": "a", "device": venue.device.device.id.as_str() })).await;
-            write("course", "open", json!({ "name": "for everybody" })).await;
+            early("crew", "c1", json!({ "race": "a", "device": venue.device.device.id.as_str() })).await;
+            early("course", "open", json!({ "name": "for everybody" })).await;
             let options = NodeOptions {
                 store: venue.cloud.store().clone(),
                 profile: Arc::new(profile::parse(&gained, "race.toml").unwrap()),
@@ -283,14 +283,23 @@ fn a_profile_that_gains_audiences_finds_the_records_that_are_there() {
                 follows: false,
             };
             let cloud = Node::open(options).await.unwrap();
+            // Written before anybody opened the space again: one of another process, say, or of a device of a space
+            // that is not the node's own.
+            for (op, id, text) in [(Op::Create, "in-new", "new"), (Op::Patch, "in-a", "a again")] {
+                let values = json!({ "race": "a", "description": text });
+                assert!(write(&cloud, "VAR", op, "incident", id, values).await.verdict.is_settled());
+            }
+            let course = json!({ "name": "still for everybody" });
+            write(&cloud, "VAR", Op::Patch, "course", "open", course).await;
             for _ in 0..2 {
-                cloud.open_space(&space()).await.unwrap();
+                cloud.open_named_spaces().await.unwrap();
                 let pi = plain("other", true, &gained, &venue.clock).await;
                 let cable = Cable::new(cloud.clone(), venue.device.token.clone());
                 let report = pi.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
                 let (theirs, ours) = report.digests.unwrap();
-                assert_eq!((report.pulled, theirs), (4, ours), "{}", dump(&pi).await);
-                assert_eq!(data(&pi, "incident", "in-a").await["description"], "a");
+                assert_eq!((report.pulled, theirs), (5, ours), "{}", dump(&pi).await);
+                assert_eq!(data(&pi, "incident", "in-a").await["description"], "a again");
+                assert_eq!(data(&pi, "incident", "in-new").await["description"], "new");
                 assert_eq!(data(&pi, "incident", "in-b").await, Value::Null);
                 // Killed before it was noted that it is done.
                 cloud.store().put_meta("audiences.main", "").await.unwrap();

@@ -110,6 +110,7 @@ impl Server {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let local = listener.local_addr().map_err(failed)?;
         let state = node.open_space(&space).await?;
+        node.open_named_spaces().await?;
         let host = Host::new(node, space, limits, syncs, (build, schema), &state.epoch);
         if let Some(rates) = rates {
             let _ = host.inner.metrics.counted_by.set(rates);

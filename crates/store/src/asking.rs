@@ -143,6 +143,7 @@ pub(crate) fn is_idle(plan: &Plan, head: ropeway_core::time::Stamp) -> bool {
         && plan.audiences.is_empty()
         && plan.audiences_moved.is_empty()
         && plan.sights.is_empty()
+        && !plan.sights_anew
         && plan.subscriptions.is_empty()
         && plan.outbox.is_empty()
         && plan.sealed.is_empty()

@@ -11,11 +11,16 @@ use crate::{
     id::Key,
     plan::{Decision, Keys, Plan, Snapshot},
     profile::Profile,
+    time::Stamp,
 };
 
-/// Gives all records of a space, `keys`, their audiences, in one plan that changes nothing else. Where any of them
-/// has some it was done before, and the plan is empty.
-pub fn fill(snapshot: &Snapshot, keys: &[Key], profile: &Profile) -> Decision {
+/// Gives all records of a space, `keys`, their audiences, in one plan that changes nothing else; what a record has
+/// already stays. They were listed when the head was `listed`: where it is not any more, others may have come, and
+/// the plan is empty and does not say [`Plan::sights_anew`].
+pub fn fill(snapshot: &Snapshot, keys: &[Key], listed: Stamp, profile: &Profile) -> Decision {
+    if snapshot.head != listed {
+        return Decision::Plan(Box::new(Plan { head: snapshot.head, ..Plan::default() }));
+    }
     let grant = absorb::nobody();
     let mut work = Work::new(snapshot, profile, &grant);
     match work.filled(keys) {
@@ -27,9 +32,6 @@ pub fn fill(snapshot: &Snapshot, keys: &[Key], profile: &Profile) -> Decision {
 impl Work<'_> {
     fn filled(&mut self, keys: &[Key]) -> Step<Plan> {
         let mut plan = Plan { head: self.snap.head, ..Plan::default() };
-        if keys.iter().any(|key| self.snap.audiences.get(key).is_some_and(|rows| !rows.is_empty())) {
-            return Ok(plan);
-        }
         // Asked for together: a space may be large.
         let (all, restricted) =
             (keys.iter().cloned(), keys.iter().filter(|k| self.is_restricted(&k.collection)));
@@ -40,8 +42,8 @@ impl Work<'_> {
         let subscriptions = self.subscribe(&flow)?;
         self.write_flow(&flow, &mut plan);
         write_subscriptions(subscriptions, self.snap.now, &mut plan);
-        // Nobody's digest has counted any of them before.
-        plan.sights.clear();
+        // What was written since the profile has audiences is counted, and nothing else: all are counted anew.
+        (plan.sights, plan.sights_anew) = (Default::default(), true);
         for (key, record) in keys.iter().filter_map(|key| Some((key, self.snap.records.get(key)?))) {
             let sight = match self.is_restricted(&key.collection) {
                 true => flow.worn(key).map(Worn::sight).unwrap_or_default(),

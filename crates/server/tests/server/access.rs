@@ -1,10 +1,13 @@
 //! Who may ask what: tokens, devices, roles, rates, and spaces that see nothing of each other.
 
-use crate::rig::{Answer, Rig, enrol, incident, quick, space};
+use crate::rig::{Answer, Rig, enrol, incident, node, quick, space};
 use reqwest::Method;
-use ropeway_core::id::DeviceId;
+use ropeway_core::id::{DeviceId, Epoch};
 use ropeway_protocol::ProblemCode as P;
+use ropeway_server::{Server, ServerOptions};
+use ropeway_store::{MemoryStore, Store};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Every documented route that needs a token, with an id in the place of `{id}`.
 async fn guarded(rig: &Rig, id: &str) -> Vec<(Method, String)> {
@@ -310,4 +313,30 @@ async fn a_copy_of_a_device_is_refused_and_an_older_client_is_not() {
     push(7, "j - 1.a").await.ok();
     push(8, "i 3.a 4.a").await.is(P::DeviceCloned);
     assert!(rig.get("/metrics", "").await.text.contains("ropeway_clones_refused_total 4"));
+}
+
+/// Whoever is let in is decided and fed in a space of their own: its records carry audiences before the node serves.
+#[tokio::test]
+async fn the_spaces_of_all_devices_are_open_before_it_serves() {
+    const PROFILE: &str = r#"
+name = "test"
+version = 1
+resolver = "upstream"
+[roles.admin]
+write = "*"
+resolve = true
+[roles.crew]
+write = []
+sees = "subscribed"
+[collections.race]
+audience = { key = "race:{id}" }
+fields = { name = "text" }
+"#;
+    let store = Arc::new(MemoryStore::new(Epoch::parse("epoch-1").unwrap(), false));
+    store.open_space(&space("far")).await.unwrap();
+    let node = node(store.clone(), PROFILE).await;
+    enrol(&node, "far", "crew", "crew-far").await;
+    let options = ServerOptions::new("127.0.0.1:0".parse().unwrap(), node, space("main"));
+    let _server = Server::bind(options).await.unwrap();
+    assert_eq!(store.meta("audiences.far").await.unwrap().as_deref(), Some("1"));
 }

@@ -147,16 +147,7 @@ impl Rig {
 
     /// Over a store of the test's own.
     pub(crate) async fn on(store: Stored, set: impl FnOnce(&mut ServerOptions)) -> Self {
-        let profile = profile::parse(PROFILE, "test.toml").unwrap_or_else(|m| panic!("{m:?}"));
-        let node = Node::open(NodeOptions {
-            store,
-            profile: Arc::new(profile),
-            clock: Arc::new(SystemClock::new()),
-            ids: Arc::new(RandomIds),
-            follows: false,
-        })
-        .await
-        .unwrap();
+        let node = node(store, PROFILE).await;
         let mut options = ServerOptions::new("127.0.0.1:0".parse().unwrap(), node.clone(), space("main"));
         set(&mut options);
         let server = Server::bind(options).await.unwrap();
@@ -227,6 +218,13 @@ impl Rig {
             "POST /v1/push HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n{part}"
         )
     }
+}
+
+pub(crate) async fn node(store: Stored, profile: &str) -> Node {
+    let profile = profile::parse(profile, "test.toml").unwrap_or_else(|m| panic!("{m:?}"));
+    let (profile, clock) = (Arc::new(profile), Arc::new(SystemClock::new()));
+    let options = NodeOptions { store, profile, clock, ids: Arc::new(RandomIds), follows: false };
+    Node::open(options).await.unwrap()
 }
 
 pub(crate) async fn enrol(node: &Node, name: &str, role: &str, id: &str) -> String {

@@ -225,4 +225,11 @@ pub(super) async fn a_readers_digest_is_over_what_they_see(on: On) {
     let (_, page) = reads(&store, "pi", BEGIN, 9).await;
     assert_eq!(page.space.digest, Digest { count: 3, sum: i64::MAX.wrapping_add(117) });
     assert_eq!(reads(&store, "stranger", BEGIN, 9).await.1.space.digest, Digest { count: 1, sum: 7 });
+    // Counted anew: nothing of before is left.
+    let anew = [sight("k:1", 1, 3)];
+    write(&store, move |plan| (plan.sights, plan.sights_anew) = (anew.clone().into(), true)).await;
+    assert_eq!(reads(&store, "pi", BEGIN, 9).await.1.space.digest, Digest { count: 1, sum: 3 });
+    assert_eq!(reads(&store, "stranger", BEGIN, 9).await.1.space.digest, Digest::default());
+    write(&store, |plan| plan.sights_anew = true).await;
+    assert_eq!(reads(&store, "pi", BEGIN, 9).await.1.space.digest, Digest::default());
 }

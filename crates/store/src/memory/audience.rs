@@ -30,6 +30,9 @@ impl Audiences {
         for row in &plan.audiences {
             self.rows.entry(row.record.clone()).or_default().push(row.clone());
         }
+        if plan.sights_anew {
+            self.sights.clear();
+        }
         for (sight, moved) in &plan.sights {
             let digest = self.sights.entry(sight.clone()).or_default();
             digest.count += moved.count;

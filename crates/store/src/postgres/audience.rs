@@ -48,6 +48,7 @@ const PUT: &str = "INSERT INTO rw_audiences
   $8::bigint[]) AS n
   ON CONFLICT (space, collection, record, audience, via_collection, via) WHERE record IS NOT NULL
   DO UPDATE SET entered = excluded.entered, left_at = excluded.left_at";
+const NO_SIGHTS: &str = "DELETE FROM rw_sights WHERE space = $1";
 const SOME_SIGHTS: &str =
     "SELECT sight, count, sum FROM rw_sights WHERE space = $1 AND sight = ANY ($2::text[])";
 const SIGHTS: &str = "SELECT sight, count, sum FROM rw_sights WHERE space = $1 AND count <> 0";
@@ -110,6 +111,9 @@ async fn rows(tx: &Tx, space: i32, plan: &Plan) -> Done<()> {
 
 /// Sums wrap, which no sum of the database does.
 async fn sights(tx: &Tx, space: i32, plan: &Plan) -> Done<()> {
+    if plan.sights_anew {
+        tx.execute(NO_SIGHTS, &[&space]).await?;
+    }
     if plan.sights.is_empty() {
         return Ok(());
     }

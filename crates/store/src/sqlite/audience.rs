@@ -33,6 +33,7 @@ const AGAIN: &str = "UPDATE rw_audiences SET entered = ?7, left_at = ?8 WHERE sp
 const ADD: &str = "INSERT INTO rw_audiences
   (space, collection, record, audience, via_collection, via, entered, left_at)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const NO_SIGHTS: &str = "DELETE FROM rw_sights WHERE space = ?1";
 const SIGHT: &str = "INSERT INTO rw_sights (space, sight, count, sum) VALUES (?1, ?2, ?3, ?4)
   ON CONFLICT (space, sight) DO UPDATE SET count = ?3, sum = ?4";
 const ONE_SIGHT: &str = "SELECT count, sum FROM rw_sights WHERE space = ?1 AND sight = ?2";
@@ -77,6 +78,9 @@ pub(super) fn apply(conn: &mut Conn, space: i64, plan: &Plan) -> Done<()> {
             row.left.map(|l| l.0),
         );
         db.prepare_cached(sql)?.execute(bound)?;
+    }
+    if plan.sights_anew {
+        db.prepare_cached(NO_SIGHTS)?.execute((space,))?;
     }
     for (sight, moved) in &plan.sights {
         let Digest { count, sum } = one_sight(db, space, sight)?;
