@@ -80,10 +80,10 @@ impl Work<'_> {
     /// One pulled row over a record that was last heard of in another epoch: hands in what the row no longer
     /// has.
     pub(crate) fn hand_in_differing(&mut self, local: &Record, row: &Fed, entries: &[Entry]) {
-        if &*row.key.collection == CONFLICT {
-            return;
-        }
         let Some(held) = Lost::of(&row.key, local) else { return };
+        if &*row.key.collection == CONFLICT {
+            return self.hand_in_replaced(&held, row);
+        }
         let gone = |state: &State| *state == State::Deleted;
         let own = |f: &str, v| entries.iter().any(|e| e.change.fields.get(f) == Some(v));
         let asks = match (gone(&held.state), gone(&row.state)) {
@@ -100,6 +100,20 @@ impl Work<'_> {
         };
         if asks {
             self.hand_in_as(held);
+        }
+    }
+
+    /// A question of the lost epoch is there, and the value that waited in it last is not.
+    fn hand_in_replaced(&mut self, held: &Lost, row: &Fed) {
+        let Some(was) = Conflict::read(&held.data).filter(|c| held.state == State::Live && c.is_open())
+        else {
+            return;
+        };
+        let waits = |now: Conflict| {
+            now.incoming.values == was.incoming.values && now.incoming.deleted == was.incoming.deleted
+        };
+        if !Conflict::read(&row.data).is_some_and(waits) {
+            self.hand_in_waiting(was, held);
         }
     }
 

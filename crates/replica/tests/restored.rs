@@ -279,6 +279,32 @@ async fn lost_deletions_and_lost_parked_values_are_on_the_list_too() {
 }
 
 #[tokio::test]
+async fn the_last_value_that_waited_in_a_question_is_on_the_list() {
+    let (mut cloud, pi, token, _) = venue().await;
+    let other = Place::new("other", true, &cloud.clock).await;
+    let second = cloud.device("Other").await;
+    other.sync(&cloud.cable(&second)).await;
+    other.put("Cy", "incident", "early", json!({ "description": "by Cy" })).await;
+    cloud.put("VAR", "incident", "early", json!({ "description": "by the VAR" })).await;
+    other.sync(&cloud.cable(&second)).await;
+    let image = cloud.store.image();
+    other.put("Cy", "incident", "early", json!({ "description": "by Cy, on reflection" })).await;
+    other.sync(&cloud.cable(&second)).await;
+    pi.sync(&cloud.cable(&token)).await;
+    let waits = |open: Vec<ropeway_replica::ConflictView>| {
+        open.iter().map(|v| v.conflict.incoming.values.get("description").cloned()).collect::<Vec<_>>()
+    };
+    let reflected = Some(json!("by Cy, on reflection"));
+    assert_eq!(waits(pi.node.conflicts(&space(), true).await.unwrap()), [reflected]);
+    cloud.restore(&image, "again").await;
+    // The device of Cy never comes back, and the question is there as it was in the backup.
+    pi.sync(&cloud.cable(&token)).await;
+    let list = cloud.lost().await;
+    assert!(list.iter().any(|(id, v)| id == "early" && v == "by Cy, on reflection"), "{list:?}");
+    assert_equal(&cloud, &pi).await;
+}
+
+#[tokio::test]
 async fn a_list_that_is_let_go_stays_gone_and_can_be_asked_again() {
     let (mut cloud, pi, token, image) = venue().await;
     afternoon(&cloud, &pi, &token).await;

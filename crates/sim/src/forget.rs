@@ -71,7 +71,9 @@ impl World {
         let mut least: Option<(usize, Stamp)> = None;
         // Of a device and its copy either reads for both until one is told.
         let knows = !host.clock.has_strayed() && self.setting.copied.is_none();
-        for follower in self.followers_of(host).filter(|_| knows) {
+        // One that was put back to an old disk had read more, and is told so at its next sync.
+        let told = |follower: &&Host| locked(&follower.put_back).is_none();
+        for follower in self.followers_of(host).filter(|_| knows).filter(told) {
             let heard = *locked(&follower.heard);
             let is_live = heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
             let followed = follower.image().followed(&space()).await?;
