@@ -2,6 +2,7 @@
 //! copy in quarantine stay pending here, and go again when the device may sync again.
 
 use crate::{
+    doubt,
     outbox::{Entry, EntryState},
     plan::{Decision, Plan, Snapshot},
     receipt::{Code, Reason},
@@ -31,12 +32,21 @@ pub fn put_aside(snapshot: &Snapshot, batch: &str, why: &str) -> Decision {
     Decision::Plan(Box::new(plan))
 }
 
-/// The upstream answers to this device again: what was put aside goes like anything else. What an
-/// administrator accepted meanwhile is answered from its receipt (I1).
+/// The upstream answers to this device again: what was put aside goes under its ids. What an administrator
+/// accepted meanwhile is answered from its receipt (I1).
 pub fn take_up(snapshot: &Snapshot) -> Decision {
     let mut plan = Plan { head: snapshot.head, ..Plan::default() };
-    for entry in snapshot.outbox.values().flatten().filter(|e| e.is_aside()) {
-        plan.outbox.push(Entry { reason: None, ..entry.clone() });
-    }
+    let aside = snapshot.outbox.values().flatten().filter(|e| e.is_aside());
+    plan.outbox.extend(aside.map(taken_up));
     Decision::Plan(Box::new(plan))
+}
+
+/// The entry, no longer aside: it may have been accepted, and before that its answer may have been lost.
+pub(crate) fn taken_up(entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    if entry.is_aside() {
+        entry.reason =
+            doubt::noted("it was kept in quarantine and may have been accepted: it goes under the same id");
+    }
+    entry
 }

@@ -13,6 +13,7 @@ pub mod change;
 pub mod conflict;
 pub mod digest;
 pub mod doc;
+pub mod doubt;
 pub mod epoch;
 pub mod id;
 pub mod ingest;

@@ -109,6 +109,8 @@ pub enum Code {
     Fault,
     /// The upstream has revoked this device: it keeps a copy in quarantine until somebody decides there.
     Revoked,
+    /// It went and no answer came: the upstream may have decided it. No upstream says so.
+    Unanswered,
 }
 
 /// What of a change waits or went elsewhere; absent for the plain verdicts.

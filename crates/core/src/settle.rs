@@ -1,6 +1,7 @@
 //! Rooms 1 and 4 as values: what may be sent next, how a batch is sealed, and what its receipts settle.
 
 use crate::{
+    aside,
     change::{Base, Op},
     id::{ChangeId, Epoch, Key},
     ingest,
@@ -170,7 +171,7 @@ pub fn receive(
     Decision::Plan(Box::new(plan))
 }
 
-/// A batch that was refused as a whole was not decided: its entries may be sealed anew.
+/// Opens a batch: its entries may be sealed anew. What was noted on them because an earlier answer was lost stays.
 pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -> Decision {
     let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
     for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
@@ -178,30 +179,8 @@ pub fn unseal(snapshot: &Snapshot, batch: &str, tried: Option<(&Retry, &str)>) -
         if let Some((retry, why)) = tried {
             next.state = EntryState::Rejected;
             postpone(&mut next, retry, snapshot.now);
-            next.reason = Some(Reason { code: Code::Invalid, field: None, text: why.to_owned() });
-        }
-        plan.outbox.push(next);
-    }
-    Decision::Plan(Box::new(plan))
-}
-
-/// A batch whose answer was lost, at an upstream that has forgotten since what it answered: what the batch made may
-/// have been taken in, deleted and forgotten. Of that, what a pull from the beginning did not bring goes again only
-/// when a person says so (I10); the rest goes like anything else.
-pub fn doubt(snapshot: &Snapshot, batch: &str) -> Decision {
-    let mut plan = Plan { head: snapshot.head, unsealed: vec![batch.to_owned()], ..Plan::default() };
-    for entry in snapshot.outbox.values().flatten().filter(|e| e.batch.as_deref() == Some(batch)) {
-        let mut next = Entry { state: EntryState::Pending, batch: None, ..entry.clone() };
-        let upstream = |key: &Key| snapshot.records.get(key)?.upstream.as_ref();
-        // Version 0: it came once and then no longer.
-        let stands = |key: &Key| upstream(key).is_some_and(|u| u.version > 0);
-        if entry.change.op == Op::Create && !stands(&entry.change.key()) {
-            next.state = EntryState::Rejected;
-            next.due = NEVER;
-            let text = "its answer was lost, and it was too long ago for the upstream to know whether it was \
-                        taken in and deleted since: send it again, or give it up";
-            let (code, text) = (Code::NotFound, text.to_owned());
-            next.reason = Some(Reason { code, field: None, text });
+            let code = if entry.is_unanswered() { Code::Unanswered } else { Code::Invalid };
+            next.reason = Some(Reason { code, field: None, text: why.to_owned() });
         }
         plan.outbox.push(next);
     }
@@ -238,8 +217,8 @@ pub fn rearm(snapshot: &Snapshot, seqs: &[i64]) -> Decision {
     let chosen = snapshot.outbox.values().flatten().filter(|e| e.state.is_unsent() && seqs.contains(&e.seq));
     for entry in chosen {
         let state = EntryState::Pending;
-        let reason = entry.reason.clone().filter(|_| !entry.is_aside());
-        plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), reason, ..entry.clone() });
+        let entry = aside::taken_up(entry);
+        plan.outbox.push(Entry { state, attempts: 0, due: Time(i64::MIN), ..entry });
     }
     Decision::Plan(Box::new(plan))
 }

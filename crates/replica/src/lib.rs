@@ -14,6 +14,7 @@ mod cursor;
 mod desk;
 mod devices;
 mod differing;
+mod doubt;
 mod dump;
 mod error;
 mod feed;

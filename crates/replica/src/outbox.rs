@@ -89,7 +89,7 @@ impl Node {
         Ok(())
     }
 
-    /// Opens a batch again that was not decided. With a reason its changes go on the retry schedule.
+    /// Opens a batch again. With a reason its changes go on the retry schedule.
     pub(crate) async fn unseal(
         &self,
         space: &SpaceId,
@@ -105,29 +105,6 @@ impl Node {
         Ok(())
     }
 
-    /// Notes that a batch may have been decided by an upstream that has forgotten since what it answered: it
-    /// is not sent again before everything was pulled anew, whatever happens in between.
-    pub(crate) async fn begin_doubt(&self, space: &SpaceId, batch: &str) -> Result<(), ReplicaError> {
-        Ok(self.inner.store.put_meta(&doubted_name(space), batch).await?)
-    }
-
-    /// The batch that was noted so. Only while it is sealed does that mean anything.
-    pub(crate) async fn doubted(&self, space: &SpaceId) -> Result<Option<String>, ReplicaError> {
-        let text = self.inner.store.meta(&doubted_name(space)).await?;
-        Ok(text.filter(|text| !text.is_empty()))
-    }
-
-    /// After everything was pulled anew: what the noted batch made waits for a person, where the upstream no
-    /// longer has it.
-    pub(crate) async fn doubt(&self, space: &SpaceId) -> Result<(), ReplicaError> {
-        let Some(batch) = self.doubted(space).await? else { return Ok(()) };
-        let mut keys = self.keys_of_batch(space).await?;
-        keys.records.clone_from(&keys.outbox);
-        let decide: Decide = Box::new(move |snapshot| settle::doubt(snapshot, &batch));
-        self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
-        Ok(self.inner.store.put_meta(&doubted_name(space), "").await?)
-    }
-
     pub(crate) async fn keys_of_batch(&self, space: &SpaceId) -> Result<Keys, ReplicaError> {
         let mut keys = Keys::default();
         let mut after = i64::MIN;
@@ -141,8 +118,4 @@ impl Node {
             }
         }
     }
-}
-
-fn doubted_name(space: &SpaceId) -> String {
-    format!("doubted.{space}")
 }

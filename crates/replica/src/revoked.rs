@@ -40,19 +40,33 @@ impl Node {
     }
 
     /// Where this device was revoked, asks whether it still is, before anything goes: what was put aside
-    /// goes first, in its order.
-    pub(crate) async fn knock(&self, space: &SpaceId, transport: &dyn Transport) -> Result<(), Stop> {
-        if self.revoked_at(space).await?.is_none() {
+    /// goes first, in its order. Where something that goes may have been decided already, asks whether the upstream
+    /// still knows everything since this node has read it: it may know this device under another name by now.
+    pub(crate) async fn knock(
+        &self,
+        space: &SpaceId,
+        transport: &dyn Transport,
+        unanswered: bool,
+    ) -> Result<(), Stop> {
+        let revoked = self.revoked_at(space).await?.is_some();
+        if !revoked && !unanswered {
             return Ok(());
         }
         let token = self.inner.store.followed(space).await?.token;
         match transport.pull(token.as_deref(), 1).await {
-            // What was made since is handed in, and the pull says it again.
+            Err(TransportError::Problem(p)) if p.code == ProblemCode::ResyncRequired => {
+                self.begin_doubt(space).await?;
+            }
+            // What was made since is handed in, and the push or the pull says it again.
+            _ if !revoked => return Ok(()),
             Err(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked => return Ok(()),
             Err(TransportError::Problem(p)) if crate::sync::starts_over(&p) => {}
             answered => drop(answered?),
         }
-        Ok(self.take_up(space).await?)
+        if revoked {
+            self.take_up(space).await?;
+        }
+        Ok(())
     }
 
     async fn take_up(&self, space: &SpaceId) -> Result<(), ReplicaError> {

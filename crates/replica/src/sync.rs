@@ -210,7 +210,8 @@ impl Node {
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
         self.measure(transport).await??;
-        self.knock(space, transport).await?;
+        let unanswered = self.note_unanswered(space).await?;
+        self.knock(space, transport, unanswered).await?;
         self.notice_restored(space, transport).await?;
         for _ in 0..ROUNDS {
             let round = async {
@@ -255,19 +256,17 @@ impl Node {
         progress: &(dyn Fn(Progress) + Send + Sync),
         report: &mut SyncReport,
     ) -> Result<(), Stop> {
-        let left = self.sealed(space).await?.map(|(batch, ..)| batch);
-        if left.is_none() || self.doubted(space).await? != left {
+        if !self.in_doubt(space).await? {
             match self.push_all(space, transport, options, progress, report).await {
                 Err(stop) if stop.asks_for_a_resync() => {}
                 pushed => return pushed,
             }
-            match self.sealed(space).await? {
-                // Sent by an earlier sync too, and perhaps decided then. The upstream notes what is pulled, and may
-                // take it in again before the pull has ended here: so this outlives whatever cuts the pull.
-                Some((batch, ..)) if left.as_ref() == Some(&batch) => self.begin_doubt(space, &batch).await?,
-                Some((batch, ..)) => self.unseal(space, &batch, None).await?,
-                None => {}
-            }
+            // The upstream notes what is pulled, and may take it in again before the pull has ended here: so this
+            // outlives whatever cuts the pull.
+            self.begin_doubt(space).await?;
+        }
+        if let Some((batch, ..)) = self.sealed(space).await? {
+            self.unseal(space, &batch, None).await?;
         }
         // The first brings everything anew; with the second the upstream knows that it arrived.
         for _ in 0..2 {

@@ -11,7 +11,7 @@ use harness::{
     space, write,
 };
 use ropeway_core::{change::Op, profile, receipt::Verdict, retention::Keep};
-use ropeway_replica::{Node, NodeOptions, SequentialIds, SyncOptions};
+use ropeway_replica::{Node, NodeOptions, SequentialIds, SyncOptions, SyncReport};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
@@ -62,54 +62,118 @@ async fn an_upstream_restored_while_it_is_pulled_anew_lets_nothing_go() {
     }
 }
 
+/// A Pi whose batch was decided and never answered, and the cloud that decided it.
+struct Unanswered {
+    cloud: Place,
+    pi: Place,
+    token: String,
+}
+
+impl Unanswered {
+    /// The Pi has a race from the cloud; the answer to the incidents that it made since was lost.
+    async fn of(incidents: &[&str]) -> Self {
+        let this = Self::before(incidents).await;
+        this.lose_the_answer().await;
+        this
+    }
+
+    async fn before(incidents: &[&str]) -> Self {
+        let clock = clock();
+        let cloud = Place::new("cloud", false, &clock).await;
+        let pi = Place::new("pi", true, &clock).await;
+        let token = cloud.device("Pi").await;
+        cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+        let this = Self { cloud, pi, token };
+        this.sync().await;
+        for id in incidents {
+            this.made(id).await;
+        }
+        this
+    }
+
+    async fn made(&self, id: &str) {
+        self.pi.put("Ada", "incident", id, json!({ "race": "race-1", "description": id })).await;
+    }
+
+    async fn lose_the_answer(&self) {
+        let cable = self.cable();
+        cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
+        self.pi.sync(&cable).await;
+    }
+
+    /// The cloud's people delete an incident that arrived, and after a year nobody there knows of it.
+    async fn forgotten(&self, id: &str) {
+        assert_eq!(self.there(id).await, id);
+        self.cloud.delete("VAR", "incident", id).await;
+        self.cloud.clock.advance(YEAR);
+        self.cloud.node.purge(&space(), &keep(), false).await.unwrap();
+    }
+
+    fn cable(&self) -> Cable {
+        self.cloud.cable(&self.token)
+    }
+
+    async fn sync(&self) -> SyncReport {
+        self.pi.sync(&self.cable()).await
+    }
+
+    /// A sync that is cut after so many pages of two records; `arrives`: the next request still does.
+    async fn sync_cut(&self, pages: usize, arrives: bool) -> SyncReport {
+        let cable = self.cable();
+        *cable.page.lock().unwrap() = 2;
+        let cut = CutAfter { cable: Arc::new(cable), pages: pages.into(), arrives };
+        self.pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap()
+    }
+
+    async fn there(&self, id: &str) -> Value {
+        self.cloud.field("incident", id, "description").await
+    }
+
+    /// None of these came back to life: each waits until a person says what is to become of it.
+    async fn asks_about(&self, ids: &[&str], why: &str) {
+        for id in ids {
+            assert_eq!(self.there(id).await, Value::Null, "{id} was deleted; {why}");
+        }
+        let waits = self.pi.node.queue(&space()).await.unwrap();
+        let waits: Vec<_> = waits.iter().map(|q| (&*q.record, q.status)).collect();
+        assert_eq!(waits, ids.iter().map(|id| (*id, "failed")).collect::<Vec<_>>(), "{why}");
+    }
+}
+
 /// The answer to a creation was lost, and what came of it was deleted and forgotten before the device came
 /// back from beyond the horizon: it comes back to life where a person says so, and not else. What the same batch
 /// changed besides goes on.
 #[tokio::test]
 async fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() {
     for again in [false, true] {
-        let clock = clock();
-        let cloud = Place::new("cloud", false, &clock).await;
-        let pi = Place::new("pi", true, &clock).await;
-        let token = cloud.device("Pi").await;
-        cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-        pi.sync(&cloud.cable(&token)).await;
-        pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
-        pi.put("Ada", "incident", "stays", json!({ "race": "race-1", "description": "stays" })).await;
-        pi.put("Ada", "race", "race-1", json!({ "name": "Sprint women" })).await;
-        let cable = cloud.cable(&token);
-        cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
-        pi.sync(&cable).await;
-        assert_eq!(cloud.field("incident", "mine", "description").await, "mine");
-        cloud.delete("VAR", "incident", "mine").await;
-        clock.advance(YEAR);
-        cloud.node.purge(&space(), &keep(), false).await.unwrap();
+        let of = Unanswered::before(&["mine", "stays"]).await;
+        of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint women" })).await;
+        of.lose_the_answer().await;
+        of.forgotten("mine").await;
         // The first pull anew is cut.
-        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
-        pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-        pi.sync(&cloud.cable(&token)).await;
-        assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null, "it was deleted");
-        let waits = pi.node.queue(&space()).await.unwrap();
-        assert_eq!(waits.iter().map(|q| (&*q.record, q.due)).collect::<Vec<_>>(), [("mine", None)]);
+        of.sync_cut(0, false).await;
+        of.sync().await;
+        of.asks_about(&["mine"], "").await;
+        let waits = of.pi.node.queue(&space()).await.unwrap();
         assert!(waits[0].reason.as_ref().unwrap().text.contains("give it up"));
-        clock.advance(YEAR);
-        pi.sync(&cloud.cable(&token)).await;
-        assert_eq!(pi.unsettled().await, 1, "no schedule sends it");
+        of.cloud.clock.advance(YEAR);
+        of.sync().await;
+        of.asks_about(&["mine"], "no schedule sends it").await;
         let moved = match again {
             true => {
-                pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap();
-                let again = pi.node.queue(&space()).await.unwrap();
+                of.pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap();
+                let again = of.pi.node.queue(&space()).await.unwrap();
                 again.iter().filter(|q| q.reason == waits[0].reason).count()
             }
-            false => pi.node.queue_discard(&space(), &[waits[0].seq]).await.unwrap(),
+            false => of.pi.node.queue_discard(&space(), &[waits[0].seq]).await.unwrap(),
         };
         assert_eq!(moved, 1);
-        pi.sync(&cloud.cable(&token)).await;
-        assert_eq!(pi.unsettled().await, 0);
-        assert_equal(&cloud, &pi).await;
-        assert_eq!(cloud.field("incident", "mine", "description").await == "mine", again);
-        assert_eq!(cloud.field("incident", "stays", "description").await, "stays");
-        assert_eq!(cloud.field("race", "race-1", "name").await, "Sprint women");
+        of.sync().await;
+        assert_eq!(of.pi.unsettled().await, 0);
+        assert_equal(&of.cloud, &of.pi).await;
+        assert_eq!(of.there("mine").await == "mine", again);
+        assert_eq!(of.there("stays").await, "stays");
+        assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint women");
     }
 }
 
@@ -120,39 +184,16 @@ async fn a_cut_anywhere_in_the_pull_brings_no_such_creation_back() {
     for arrives in [false, true] {
         let mut whole = false;
         for pages in 0.. {
-            let clock = clock();
-            let cloud = Place::new("cloud", false, &clock).await;
-            let pi = Place::new("pi", true, &clock).await;
-            let token = cloud.device("Pi").await;
-            cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-            pi.sync(&cloud.cable(&token)).await;
-            for id in ["mine", "stays"] {
-                pi.put("Ada", "incident", id, json!({ "race": "race-1", "description": id })).await;
-            }
-            let cable = cloud.cable(&token);
-            cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
-            pi.sync(&cable).await;
-            cloud.delete("VAR", "incident", "mine").await;
-            clock.advance(YEAR);
-            cloud.node.purge(&space(), &keep(), false).await.unwrap();
+            let of = Unanswered::of(&["mine", "stays"]).await;
+            of.forgotten("mine").await;
             for n in 0..5 {
-                cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
+                of.cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
             }
-            let cable = cloud.cable(&token);
-            *cable.page.lock().unwrap() = 2;
-            let cut = CutAfter { cable: Arc::new(cable), pages: pages.into(), arrives };
-            let report = pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-            whole = report.error.is_none();
-            pi.sync(&cloud.cable(&token)).await;
+            whole = of.sync_cut(pages, arrives).await.error.is_none();
+            of.sync().await;
             let why = format!("cut after {pages} pages, the next request arrives: {arrives}");
-            assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null, "{why}");
-            assert_eq!(cloud.field("incident", "stays", "description").await, "stays", "{why}");
-            let waits = pi.node.queue(&space()).await.unwrap();
-            assert_eq!(
-                waits.iter().map(|q| (&*q.record, q.due)).collect::<Vec<_>>(),
-                [("mine", None)],
-                "{why}"
-            );
+            of.asks_about(&["mine"], &why).await;
+            assert_eq!(of.there("stays").await, "stays", "{why}");
             if whole {
                 assert!(pages > 5, "there was something to cut");
                 break;
@@ -165,85 +206,162 @@ async fn a_cut_anywhere_in_the_pull_brings_no_such_creation_back() {
 /// What came in the pull that was cut is deleted and forgotten too, before the device comes back once more.
 #[tokio::test]
 async fn what_came_once_and_is_gone_since_is_not_brought_back_either() {
+    let of = Unanswered::of(&["first", "second"]).await;
+    for (id, pages) in [("first", 3), ("second", 0)] {
+        of.forgotten(id).await;
+        of.sync_cut(pages, false).await;
+    }
+    let there = of.pi.node.get(&space(), &key("incident", "second")).await.unwrap().unwrap();
+    assert!(there.upstream.is_some(), "it came");
+    of.sync().await;
+    of.asks_about(&["first", "second"], "").await;
+}
+
+/// The upstream is restored while a batch is in doubt: a batch of the lost epoch goes anew behind what is offered
+/// again, and is in doubt as before.
+#[tokio::test]
+async fn a_batch_in_doubt_stays_so_where_the_upstream_is_restored() {
+    for cut in [false, true] {
+        let mut of = Unanswered::of(&["mine", "stays"]).await;
+        of.forgotten("mine").await;
+        if cut {
+            of.sync_cut(0, false).await;
+        }
+        let image = of.cloud.store.image();
+        of.cloud.restore(&image, "again").await;
+        of.sync().await;
+        of.asks_about(&["mine"], &format!("cut: {cut}")).await;
+        assert_eq!(of.there("stays").await, "stays");
+    }
+}
+
+/// The upstream takes smaller batches by now: halves of a batch in doubt are in doubt too.
+#[tokio::test]
+async fn halves_of_a_batch_in_doubt_are_in_doubt() {
+    for limit in [1, 2] {
+        let of = Unanswered::of(&["mine", "stays", "third"]).await;
+        of.forgotten("mine").await;
+        let cable = of.cable();
+        *cable.limit.lock().unwrap() = limit;
+        of.pi.sync(&cable).await;
+        of.pi.sync(&cable).await;
+        of.asks_about(&["mine"], &format!("at most {limit} at once")).await;
+        assert_eq!((of.there("stays").await, of.there("third").await), (json!("stays"), json!("third")));
+    }
+}
+
+/// Its device was revoked and registered anew, and what it made before is in doubt as before, whichever way it
+/// learns that it has to read everything anew.
+#[tokio::test]
+async fn what_was_in_doubt_is_so_when_the_device_is_registered_anew() {
+    for (revoked, cut) in [(false, false), (true, false), (true, true)] {
+        let mut of = Unanswered::of(&["mine", "stays"]).await;
+        of.forgotten("mine").await;
+        if cut {
+            of.sync_cut(0, false).await;
+        }
+        if revoked {
+            let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+            of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+            of.sync().await;
+            assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 2);
+        }
+        of.token = of.cloud.device("Pi, again").await;
+        of.sync().await;
+        of.asks_about(&["mine"], &format!("revoked: {revoked}, cut: {cut}")).await;
+        assert_eq!(of.there("stays").await, "stays");
+    }
+}
+
+/// An administrator accepted the work of a revoked device, and it was deleted and forgotten since: the device,
+/// registered anew, has never heard of either.
+#[tokio::test]
+async fn what_was_accepted_and_deleted_since_is_not_brought_back() {
+    for by_hand in [false, true] {
+        let mut of = Unanswered::before(&["mine"]).await;
+        let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+        of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+        of.sync().await;
+        of.cloud.node.accept_quarantined(&space(), &device.id, &[], None, false).await.unwrap();
+        of.forgotten("mine").await;
+        of.token = of.cloud.device("Pi, again").await;
+        if by_hand {
+            assert_eq!(of.pi.node.queue_retry(&space(), &[]).await.unwrap(), 1);
+        }
+        of.sync().await;
+        of.asks_about(&["mine"], &format!("armed by hand: {by_hand}")).await;
+    }
+}
+
+/// A device that had never read anything when its first answer was lost.
+#[tokio::test]
+async fn a_device_that_never_read_anything_brings_nothing_back() {
     let clock = clock();
     let cloud = Place::new("cloud", false, &clock).await;
     let pi = Place::new("pi", true, &clock).await;
     let token = cloud.device("Pi").await;
-    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-    pi.sync(&cloud.cable(&token)).await;
-    for id in ["first", "second"] {
-        pi.put("Ada", "incident", id, json!({ "race": "race-1", "description": id })).await;
-    }
-    let cable = cloud.cable(&token);
-    cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
-    pi.sync(&cable).await;
-    for (id, pages) in [("first", 2), ("second", 0)] {
-        cloud.delete("VAR", "incident", id).await;
-        clock.advance(YEAR);
-        cloud.node.purge(&space(), &keep(), false).await.unwrap();
-        let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: pages.into(), arrives: false };
-        pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-    }
-    let there = pi.node.get(&space(), &key("incident", "second")).await.unwrap().unwrap();
-    assert!(there.upstream.is_some(), "it came");
-    pi.sync(&cloud.cable(&token)).await;
-    for id in ["first", "second"] {
-        assert_eq!(cloud.field("incident", id, "description").await, Value::Null);
-    }
-    let waits = pi.node.queue(&space()).await.unwrap();
-    assert_eq!(
-        waits.iter().map(|q| (&*q.record, q.due)).collect::<Vec<_>>(),
-        [("first", None), ("second", None)]
-    );
+    let of = Unanswered { cloud, pi, token };
+    of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint" })).await;
+    of.made("mine").await;
+    of.lose_the_answer().await;
+    of.forgotten("mine").await;
+    of.sync().await;
+    of.asks_about(&["mine"], "").await;
+    assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint");
+}
+
+/// What is in doubt keeps its id, under which alone the upstream knows it: a later edit goes by itself.
+#[tokio::test]
+async fn an_edit_of_what_is_in_doubt_goes_by_itself() {
+    let of = Unanswered::of(&["mine"]).await;
+    // Refused as a whole, so that nothing is sealed when the edit is made.
+    let cable = of.cable();
+    *cable.limit.lock().unwrap() = 0;
+    of.pi.sync(&cable).await;
+    of.pi.put("Ada", "incident", "mine", json!({ "description": "seen again" })).await;
+    assert_eq!(of.pi.unsettled().await, 2);
+    of.cloud.clock.advance(YEAR);
+    of.sync().await;
+    of.sync().await;
+    assert_eq!(of.pi.unsettled().await, 0);
+    assert_eq!(of.there("mine").await, "seen again");
+    let version = of.cloud.node.get(&space(), &key("incident", "mine")).await.unwrap().unwrap().version;
+    assert_eq!(version, 2, "created once");
+    assert_eq!(of.cloud.node.conflicts(&space(), false).await.unwrap().len(), 0);
+    assert_equal(&of.cloud, &of.pi).await;
 }
 
 /// Revoked while it had to pull first: what it made is handed in to quarantine all the same.
 #[tokio::test]
 async fn revoked_before_it_had_pulled_it_still_hands_its_work_in() {
-    let clock = clock();
-    let cloud = Place::new("cloud", false, &clock).await;
-    let pi = Place::new("pi", true, &clock).await;
-    let token = cloud.device("Pi").await;
-    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-    pi.sync(&cloud.cable(&token)).await;
-    pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
-    let cable = cloud.cable(&token);
-    cable.pushes.lock().unwrap().push_back(Trouble::LoseAnswer);
-    pi.sync(&cable).await;
-    cloud.delete("VAR", "incident", "mine").await;
-    clock.advance(YEAR);
-    cloud.node.purge(&space(), &keep(), false).await.unwrap();
-    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
-    pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-    let device = cloud.node.authenticate(&token).await.unwrap();
-    cloud.node.revoke(&space(), &device.id).await.unwrap();
-    pi.sync(&cloud.cable(&token)).await;
-    assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null);
-    assert_eq!(cloud.node.quarantined(&space()).await.unwrap().len(), 1);
+    let of = Unanswered::of(&["mine"]).await;
+    of.forgotten("mine").await;
+    of.sync_cut(0, false).await;
+    let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+    of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+    of.sync().await;
+    assert_eq!(of.there("mine").await, Value::Null);
+    assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 1);
 }
 
 /// Refused as too old before anything was decided, and cut in the pull that was asked for first: what was never
 /// sent before waits for nobody.
 #[tokio::test]
 async fn what_was_never_sent_before_waits_for_nobody() {
-    let clock = clock();
-    let cloud = Place::new("cloud", false, &clock).await;
-    let pi = Place::new("pi", true, &clock).await;
-    let token = cloud.device("Pi").await;
-    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-    pi.sync(&cloud.cable(&token)).await;
-    cloud.put("VAR", "race", "race-2", json!({ "name": "Relay" })).await;
-    cloud.delete("VAR", "race", "race-2").await;
-    clock.advance(YEAR);
-    cloud.node.purge(&space(), &keep(), false).await.unwrap();
-    pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
-    let cut = CutAfter { cable: Arc::new(cloud.cable(&token)), pages: 0.into(), arrives: false };
-    pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-    assert_eq!(cloud.field("incident", "mine", "description").await, Value::Null);
-    pi.sync(&cloud.cable(&token)).await;
-    assert_eq!(cloud.field("incident", "mine", "description").await, "mine");
-    assert_eq!(pi.unsettled().await, 0);
-    assert_equal(&cloud, &pi).await;
+    let of = Unanswered::before(&["theirs"]).await;
+    of.sync().await;
+    of.forgotten("theirs").await;
+    of.made("mine").await;
+    of.sync_cut(0, false).await;
+    assert_eq!(of.there("mine").await, Value::Null);
+    of.sync().await;
+    assert_eq!(of.there("mine").await, "mine");
+    assert_eq!(of.pi.unsettled().await, 0);
+    assert_equal(&of.cloud, &of.pi).await;
+    // Then pushes go first again.
+    of.made("more").await;
+    of.sync_cut(0, false).await;
+    assert_eq!(of.there("more").await, "more");
 }
 
 /// Records that are older than the audiences of their profile are seen by those who may see them, and by nobody

@@ -40,9 +40,10 @@ merge = "park"
 text = "text"
 "#;
 
-/// An upstream that refuses every push; a pull waits until it is let go, the first one excepted.
+/// An upstream that refuses every push. Where it is slow a pull waits until it is let go, the first one excepted.
 #[derive(Default)]
 struct Refuses {
+    slow: bool,
     pushes: Mutex<Vec<Instant>>,
     pulls: Mutex<usize>,
     go: Notify,
@@ -72,7 +73,7 @@ impl Transport for Refuses {
             *pulls += 1;
             *pulls
         };
-        if pulls > 1 {
+        if self.slow && pulls > 1 {
             self.go.notified().await;
         }
         let (epoch, head) = (Epoch::trusted("upstream"), Stamp(1));
@@ -127,7 +128,7 @@ async fn an_upstream_that_refuses_is_asked_at_the_pace_of_the_probe() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_written_during_a_sync_goes_out_right_after_it() {
-    let ((node, space), upstream) = (node().await, Arc::new(Refuses::default()));
+    let ((node, space), upstream) = (node().await, Arc::new(Refuses { slow: true, ..Refuses::default() }));
     let options = FollowOptions { every: Some(Duration::from_secs(60)), ..FollowOptions::default() };
     let _follower = Follower::spawn(node.clone(), space.clone(), upstream.clone(), options);
     sleep(Duration::from_secs(61)).await;

@@ -155,9 +155,10 @@ fn a_full_quarantine_takes_no_more_and_the_device_keeps_the_rest_sealed() {
     });
 }
 
-/// It comes back after so long that its cursor is of no use any more: it reads anew and hands everything over.
+/// It comes back after so long that its cursor is of no use any more: it reads anew and hands everything over, what
+/// it made when a person says so. Somebody may have accepted that meanwhile, and deleted it.
 #[test]
-fn registered_anew_from_beyond_the_horizon_a_device_sends_everything_too() {
+fn registered_anew_from_beyond_the_horizon_a_device_asks_and_loses_nothing() {
     on_every_store(|venue| async move {
         revoked(&venue).await;
         write(&venue.cloud, "var", Op::Create, "race", "r2", json!({"name": "Relay"})).await;
@@ -166,6 +167,13 @@ fn registered_anew_from_beyond_the_horizon_a_device_sends_everything_too() {
         let keep = Keep { tombstones: Duration::from_secs(1), ..Keep::default() };
         venue.cloud.purge(&space(), &keep, false).await.unwrap();
         register_anew(&venue).await;
+        for _ in 0..2 {
+            venue.sync().await;
+        }
+        let queue = venue.pi.queue(&space()).await.unwrap();
+        assert_eq!(queue.iter().map(|q| q.status).collect::<Vec<_>>(), ["failed", "pending", "failed"]);
+        assert_eq!(data(&venue.cloud, "incident", "i1").await, json!(null));
+        venue.pi.queue_retry(&space(), &[queue[0].seq, queue[2].seq]).await.unwrap();
         for _ in 0..2 {
             venue.sync().await;
         }

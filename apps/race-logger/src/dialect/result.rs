@@ -129,7 +129,7 @@ fn refused(receipt: &Receipt) -> Entry {
         Code::TooLarge => (413, "too_large"),
         Code::Fault => (500, "internal"),
         Code::ConflictOpen | Code::Moved | Code::ChangeReused | Code::StillReferenced => (409, "moved"),
-        Code::UnknownCollection | Code::Invalid | Code::NotFound => (422, "invalid"),
+        Code::UnknownCollection | Code::Invalid | Code::NotFound | Code::Unanswered => (422, "invalid"),
     };
     let mut entry = Entry::error(id, status, code, &reason.text);
     if let Some(field) = &reason.field {

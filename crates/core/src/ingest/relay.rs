@@ -118,7 +118,7 @@ impl Work<'_> {
         let names_parent = rules.is_some_and(|r| next.fields.keys().any(|f| r.references.contains_key(f)));
         last.own
             && last.state.is_unsent()
-            && last.batch.is_none()
+            && !last.is_unanswered()
             && !last.is_aside()
             && last.change.author.person == next.author.person
             && last.change.key() == next.key()

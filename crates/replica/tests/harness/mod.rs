@@ -306,11 +306,11 @@ impl Cable {
             return Err(TransportError::Problem(refused));
         }
         let device = self.door().await?;
-        self.cloud.may_push(&device).await.map_err(problem)?;
         let push: Push = serde_json::from_slice(body).unwrap();
         if push.changes.len() > *self.limit.lock().unwrap() {
             return Err(TransportError::Problem(Problem::new(ProblemCode::TooLarge, "too many changes")));
         }
+        self.cloud.may_push(&device).await.map_err(problem)?;
         let grant = self.cloud.grant_of(&device);
         let refused = self.refuse.lock().unwrap().clone();
         let is_refused =
