@@ -356,7 +356,7 @@ async fn outbox(opened: &Opened, offline: bool) -> Result<Check> {
 }
 
 async fn conflicts(opened: &Opened) -> Result<Check> {
-    Ok(match opened.node.conflicts(&opened.space, true).await?.len() {
+    Ok(match opened.node.conflicts_open(&opened.space).await? {
         0 => Check::ok("conflicts", "none open"),
         open => Check::warn("conflicts", format!("{open} wait for a person"), "`ropeway conflicts ls`"),
     })

@@ -87,7 +87,7 @@ pub struct Record {
     pub author: Author,
     /// When, by the author's corrected clock.
     pub modified_at: Time,
-    /// Whether an open conflict names it.
+    /// Whether an open conflict names it; of a conflict, whether it is open.
     pub contested: bool,
     /// What the upstream said, on a node that follows one.
     pub upstream: Option<Upstream>,

@@ -23,7 +23,7 @@ impl Node {
         if unsettled > 0 {
             reasons.push(format!("{unsettled} changes wait for the upstream"));
         }
-        let open = self.conflicts(space, true).await?.len();
+        let open = self.conflicts_open(space).await?;
         if open > 0 {
             reasons.push(format!("{open} conflicts are open"));
         }

@@ -6,8 +6,10 @@ use ropeway_core::{
     conflict::{Conflict, Resolution, Standing},
     doc::{Doc, Fields},
     id::{CONFLICT, ChangeId, Collection, Key, RecordId, SpaceId},
+    limits,
     receipt::{Code, Receipt, Verdict},
-    time::Time,
+    record::State,
+    time::{Stamp, Time},
 };
 use ropeway_store::Device;
 
@@ -54,35 +56,53 @@ impl Node {
         space: &SpaceId,
         only_open: bool,
     ) -> Result<Vec<ConflictView>, ReplicaError> {
-        const PAGE: usize = 1_000;
-        let collection = Collection::trusted(CONFLICT);
         let mut found = Vec::new();
-        let mut after: Option<RecordId> = None;
-        loop {
-            let page = self.inner.store.list(space, &collection, after.as_ref(), PAGE).await?;
-            let full = page.len() == PAGE;
-            after = page.last().map(|(id, _)| id.clone());
-            for (id, record) in page {
-                let Some(conflict) = Conflict::read(&record.data) else { continue };
-                if record.is_live() && (conflict.is_open() || !only_open) {
-                    let (version, local_id) = (record.version, record.local_id);
-                    found.push(ConflictView { id, local_id, version, conflict, now: None });
-                }
+        self.each_conflict(space, |view| {
+            if view.conflict.is_open() || !only_open {
+                found.push(view);
             }
-            if !full {
-                break;
-            }
-        }
+        })
+        .await?;
         found.sort_by(|a, b| (a.conflict.opened_at, &a.id).cmp(&(b.conflict.opened_at, &b.id)));
         Ok(found)
+    }
+
+    /// Shows the conflicts of a space one after the other, by id: for counting, without keeping them.
+    pub async fn each_conflict(
+        &self,
+        space: &SpaceId,
+        mut visit: impl FnMut(ConflictView) + Send,
+    ) -> Result<(), ReplicaError> {
+        self.each_record(space, &Collection::trusted(CONFLICT), |id, record| {
+            let Some(conflict) = Conflict::read(&record.data).filter(|_| record.is_live()) else { return };
+            let (version, local_id) = (record.version, record.local_id);
+            visit(ConflictView { id, local_id, version, conflict, now: None });
+        })
+        .await
+    }
+
+    /// How many conflicts are open.
+    pub async fn conflicts_open(&self, space: &SpaceId) -> Result<u64, ReplicaError> {
+        Ok(self.inner.store.contested(space, &Collection::trusted(CONFLICT)).await?)
     }
 
     /// How many conflicts of the last hour a person has or had to settle: what a rule settled and what was merged
     /// does not count (CT-04).
     pub async fn conflicts_of_the_last_hour(&self, space: &SpaceId) -> Result<usize, ReplicaError> {
         let now = self.inner.clock.now();
-        let all = self.conflicts(space, false).await?;
-        Ok(all.iter().filter(|view| counts(view.conflict.state, view.conflict.opened_at, now)).count())
+        let of = [Collection::trusted(CONFLICT)];
+        // None was opened after it was last written.
+        let (mut after, mut found) = (Stamp(now.0.saturating_sub(HOUR)), 0);
+        loop {
+            let page = self.inner.store.feed(space, after, limits::PAGE_DEFAULT, &of).await?;
+            after = page.rows.last().map_or(after, |row| row.stamp);
+            let live = page.rows.iter().filter(|row| row.state == State::Live);
+            let said = live.filter_map(|row| Conflict::read(&row.data));
+            found += said.filter(|conflict| counts(conflict.state, conflict.opened_at, now)).count();
+            if page.complete {
+                return Ok(found);
+            }
+        }
     }
 
     /// One conflict with the record it is about.

@@ -56,6 +56,26 @@ impl Node {
         Ok(self.inner.store.list(space, collection, after, limit).await?)
     }
 
+    /// Shows the records of a collection one after the other, by id, read page by page.
+    pub async fn each_record(
+        &self,
+        space: &SpaceId,
+        collection: &Collection,
+        mut visit: impl FnMut(RecordId, Record) + Send,
+    ) -> Result<(), ReplicaError> {
+        const PAGE: usize = 1_000;
+        let mut after: Option<RecordId> = None;
+        loop {
+            let page = self.list(space, collection, after.as_ref(), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            after = page.last().map(|(id, _)| id.clone());
+            page.into_iter().for_each(|(id, record)| visit(id, record));
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
     /// The collections that have records here, by name. An older profile knows fewer than there are (GP-04).
     pub async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, ReplicaError> {
         Ok(self.inner.store.collections(space).await?)

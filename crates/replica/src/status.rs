@@ -79,7 +79,7 @@ impl Node {
             digest: state.digest,
             follows: self.inner.follows,
             outbox: store.outbox_counts(space).await?,
-            conflicts_open: self.conflicts(space, true).await?.len() as u64,
+            conflicts_open: self.conflicts_open(space).await?,
             upstream: followed.epoch.map(|epoch| (epoch, followed.cursor)),
             purged: state.purged,
             forgotten,

@@ -1,6 +1,6 @@
 //! What all requests share: the node, the bounds and what is counted against them.
 
-use crate::{Limits, heads::Heads, metrics::Metrics, rate::Rate, slots::Slots};
+use crate::{Limits, allowance::Allowance, heads::Heads, metrics::Metrics, slots::Slots};
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use ropeway_core::id::{DeviceId, Epoch, SpaceId};
@@ -37,8 +37,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     pub(crate) heads: Heads,
     /// By space and id: a device of the same id in another space is another device (I11).
-    pub(crate) devices: Rate<(SpaceId, DeviceId)>,
-    pub(crate) addresses: Rate<IpAddr>,
+    pub(crate) devices: Allowance<(SpaceId, DeviceId)>,
+    pub(crate) addresses: Allowance<IpAddr>,
     pub(crate) pushes: Semaphore,
     pub(crate) live: Arc<Slots<(SpaceId, DeviceId)>>,
     /// Cancelled when the host is told to stop.
@@ -73,8 +73,8 @@ impl Host {
         let inner = Inner {
             metrics: Metrics::new(),
             heads: Heads::new(node.clone(), limits.live_poll, drain.clone()),
-            devices: Rate::new(limits.device_rate),
-            addresses: Rate::new(limits.address_rate),
+            devices: Allowance::new(limits.device_rate),
+            addresses: Allowance::new(limits.address_rate),
             pushes: Semaphore::new(limits.pushes_at_once.max(1)),
             live: Slots::new(limits.live_streams, limits.live_streams_per_device),
             drain,

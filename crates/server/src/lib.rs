@@ -4,6 +4,7 @@
 //! layers that every request passes, authentication, the native API of PROTOCOL.md, the live stream,
 //! metrics, and the orderly end. It decides nothing about records: every verb is the replica's.
 
+mod allowance;
 mod auth;
 mod body;
 mod connection;
@@ -15,7 +16,6 @@ mod host;
 mod intake;
 mod limits;
 mod metrics;
-mod rate;
 mod routes;
 mod serve;
 mod slots;

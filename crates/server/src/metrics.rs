@@ -26,7 +26,7 @@ pub(crate) const TYPE: &str = "application/openmetrics-text; version=1.0.0; char
 /// The state of the space is read at most this often, however many ask.
 const STATUS_EVERY: Duration = Duration::from_secs(2);
 /// What has to be counted from records is counted at most this often.
-const RATES_EVERY: Duration = Duration::from_secs(5);
+const RATES_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Request {
@@ -212,14 +212,20 @@ impl Metrics {
         let mut read = self.status_read.lock().await;
         let now = Instant::now();
         if read.is_none_or(|last| now - last >= STATUS_EVERY) {
-            self.standing(&host.node().status(&host.inner.space).await?);
+            let (node, space) = (host.node(), &host.inner.space);
+            self.standing(&node.status(space).await?);
+            self.asked(node.conflicts_of_the_last_hour(space).await?);
             *read = Some(now);
         }
         drop(read);
         let mut counted = self.rates_read.lock().await;
         if counted.is_none_or(|last| now - last >= RATES_EVERY) {
-            self.rated(host.node(), &host.inner.space).await?;
+            // Before counting: whoever hangs up half-way does not make the next one begin again.
             *counted = Some(now);
+            // What was counted last stands, and so does everything else.
+            if let Err(error) = self.rated(host.node(), &host.inner.space).await {
+                tracing::warn!(%error, "the rates cannot be counted now: those of the last time are shown");
+            }
         }
         drop(counted);
         self.live_streams.set(i64::try_from(host.inner.live.taken()).unwrap_or(i64::MAX));
@@ -229,13 +235,15 @@ impl Metrics {
         Ok(text)
     }
 
-    /// How often people are asked, and how the app's shares stand.
+    /// How often people are asked.
+    fn asked(&self, conflicts: usize) {
+        self.conflicts_last_hour.set(i64::try_from(conflicts).unwrap_or(i64::MAX));
+        let spike = i64::from(conflicts > CONFLICTS_AN_HOUR);
+        self.alerts.get_or_create(&Named { name: "conflict_spike" }).set(spike);
+    }
+
+    /// How the app's shares stand.
     async fn rated(&self, node: &Node, space: &SpaceId) -> Result<(), ReplicaError> {
-        let asked = node.conflicts_of_the_last_hour(space).await?;
-        self.conflicts_last_hour.set(i64::try_from(asked).unwrap_or(i64::MAX));
-        self.alerts
-            .get_or_create(&Named { name: "conflict_spike" })
-            .set(i64::from(asked > CONFLICTS_AN_HOUR));
         let Some(count) = self.counted_by.get() else { return Ok(()) };
         for rate in count(node.clone(), space.clone()).await? {
             let name = Named { name: rate.name };

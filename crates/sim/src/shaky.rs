@@ -197,5 +197,6 @@ pass_on! {
     reads audit() -> Audit;
     writes begin_epoch(epoch: &Epoch, now: Time, restamp: bool) -> ();
     reads unfed(space: &SpaceId, epoch: &Epoch, after: Stamp, limit: usize) -> Vec<(Stamp, Key)>;
+    reads contested(space: &SpaceId, collection: &Collection) -> u64;
     reads gaps(space: &SpaceId) -> Vec<Gap>;
 }

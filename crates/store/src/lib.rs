@@ -266,6 +266,9 @@ pub trait Store: Quarantine {
     /// The collections that have records in a space, by name, also those that no profile knows any more.
     async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, StoreError>;
 
+    /// How many records of a collection are contested: of conflicts, how many are open. Never counts the others.
+    async fn contested(&self, space: &SpaceId, collection: &Collection) -> Result<u64, StoreError>;
+
     /// These records, those that exist.
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError>;
 

@@ -13,7 +13,7 @@ use ropeway_core::{
     time::Time,
 };
 use ropeway_replica::{ConflictView, Node};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Of changes that were answered from an earlier receipt, with their places: those to be decided anew, under ids that
 /// follow from what was said last, so that they too may be sent again.
@@ -26,6 +26,7 @@ pub(crate) async fn said_anew(
     let keys: Vec<Key> = heard.iter().map(|(_, change, _)| change.key()).collect();
     let records = if keys.is_empty() { BTreeMap::new() } else { node.get_all(space, &keys).await? };
     let mut anew = Vec::new();
+    let about: BTreeSet<Key> = keys.into_iter().collect();
     let mut conflicts = None;
     for (place, change, receipt) in heard {
         let Some(record) = records.get(&change.key()) else { continue };
@@ -38,7 +39,16 @@ pub(crate) async fn said_anew(
         // Rarely needed, and then once an upload.
         let conflicts = match &mut conflicts {
             Some(conflicts) => conflicts,
-            none => none.insert(node.conflicts(space, false).await?),
+            none => {
+                let mut found = Vec::new();
+                node.each_conflict(space, |view| {
+                    if about.contains(&view.conflict.about()) {
+                        found.push(view);
+                    }
+                })
+                .await?;
+                none.insert(found)
+            }
         };
         let device = &change.author.device;
         let of_it = conflicts.iter().filter(|view| {

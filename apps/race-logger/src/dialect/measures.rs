@@ -3,18 +3,17 @@
 
 use super::{
     clash,
-    competitions::all,
     door::{Asker, Refused},
     result::Entry,
     shapes,
 };
 use axum::{Json, extract::State};
 use ropeway_core::{
-    conflict::{Conflict, Kind},
-    id::SpaceId,
+    conflict::Kind,
+    id::{Collection, SpaceId},
     time::Time,
 };
-use ropeway_replica::{Node, ReplicaError, SyncOutcome, SyncRun};
+use ropeway_replica::{ConflictView, Node, ReplicaError, SyncOutcome, SyncRun};
 use ropeway_server::{Host, Rate};
 use serde_json::{Map, Value, json};
 
@@ -53,13 +52,16 @@ pub(crate) async fn show(State(host): State<Host>, asker: Asker) -> Result<Json<
 pub async fn rates(node: Node, space: SpaceId) -> Result<Vec<Rate>, ReplicaError> {
     let runs = node.device_runs(&space, LATEST).await?;
     let successes = runs.iter().filter(|run| run.outcome == SyncOutcome::Done).count();
-    let incidents = all(&node, &space, "incident").await?;
-    let incidents = incidents.values().filter(|record| record.is_live()).count();
-    let conflicts = node.conflicts(&space, false).await?;
-    let about = conflicts.iter().map(|view| &view.conflict).filter(|c| &*c.collection == "incident");
-    let about: Vec<&Conflict> = about.collect();
-    let reviewed = about.iter().filter(|c| clash::is_listed(c) && c.kind != Kind::Join).count();
-    let alike = about.iter().filter(|c| c.kind == Kind::Alike).count();
+    let incident = Collection::trusted("incident");
+    let (mut incidents, mut reviewed, mut alike) = (0, 0, 0);
+    node.each_record(&space, &incident, |_, record| incidents += usize::from(record.is_live())).await?;
+    node.each_conflict(&space, |ConflictView { conflict: c, .. }| {
+        if c.collection == incident {
+            reviewed += usize::from(clash::is_listed(&c) && c.kind != Kind::Join);
+            alike += usize::from(c.kind == Kind::Alike);
+        }
+    })
+    .await?;
     Ok(vec![
         Rate { name: "sync_success", count: successes, of: runs.len(), target: 0.99 },
         Rate { name: "duplicates", count: alike, of: incidents, target: 0.0 },

@@ -296,7 +296,10 @@ impl<'a> Work<'a> {
     }
 
     /// Lays a new state of a record over the snapshot.
-    pub(crate) fn touch(&mut self, key: Key, now: Record, visible: bool) {
+    pub(crate) fn touch(&mut self, key: Key, mut now: Record, visible: bool) {
+        if &*key.collection == CONFLICT {
+            now.contested = now.is_live() && Conflict::read(&now.data).is_some_and(|c| c.is_open());
+        }
         self.side.insert(key.clone());
         self.told |= visible;
         let mut touched = match self.touched.remove(&key) {

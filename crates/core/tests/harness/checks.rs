@@ -114,9 +114,10 @@ impl Node {
 
     fn check_contested(&self) {
         let mut truth: BTreeSet<Key> = BTreeSet::new();
-        for (_, record) in self.records.iter().filter(|(k, r)| &*k.collection == CONFLICT && r.is_live()) {
+        for (key, record) in self.records.iter().filter(|(k, r)| &*k.collection == CONFLICT && r.is_live()) {
             let conflict = Conflict::read(&record.data).unwrap();
             if conflict.is_open() {
+                truth.insert(key.clone());
                 truth.insert(conflict.about());
                 truth.extend(conflict.other.iter().map(|id| Key::new(&conflict.collection, id)));
             }

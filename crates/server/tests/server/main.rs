@@ -12,6 +12,7 @@ mod database;
 mod drain;
 mod floods;
 mod live;
+mod metrics;
 mod pages;
 mod postgres;
 mod rig;

@@ -4,8 +4,8 @@ use super::{On, hand::*};
 use crate::{Store, Stored};
 use ropeway_core::{
     id::{Collection, Key, RecordId, SpaceId},
-    plan::{Keys, Snapshot},
-    record::State,
+    plan::{Keys, Row, Snapshot},
+    record::{Record, State},
     time::Stamp,
 };
 use std::{
@@ -212,4 +212,34 @@ pub(super) async fn collections_are_those_that_have_records(on: On) {
     let found: Vec<String> =
         store.collections(&here).await.unwrap().iter().map(|c| c.as_str().to_owned()).collect();
     assert_eq!(found, ["incident", "penalty", "race"]);
+}
+
+pub(super) async fn contested_records_are_counted(on: On) {
+    let store = on.open().await;
+    let (here, other) = (space(), SpaceId::trusted("andes"));
+    let names = ["race/1", "race/2", "race/3", "incident/1"];
+    for space in [&here, &other] {
+        store.open_space(space).await.unwrap();
+        put_all(&store, space, names.iter().map(|name| (key(name), doc("{}"))).collect()).await;
+    }
+    let races = key("race/1").collection;
+    assert_eq!(store.contested(&here, &races).await.unwrap(), 0);
+    for (named, wanted) in [(&names[..2], (2, 0)), (&names[1..], (2, 1)), (&names[..0], (0, 0))] {
+        let named: Vec<Key> = named.iter().map(|name| key(name)).collect();
+        let note = move |snapshot: &Snapshot| {
+            let mut draft = Draft::over(snapshot);
+            let rows = snapshot.records.iter().map(|(key, record)| Row {
+                key: key.clone(),
+                record: Record { contested: named.contains(key), ..record.clone() },
+                is_new: false,
+                contribution: (0, 0),
+            });
+            draft.plan.rows = rows.collect();
+            draft.done()
+        };
+        transact(&store, &names, note).await;
+        let count = async |name: &str| store.contested(&here, &key(name).collection).await.unwrap();
+        assert_eq!((count("race/1").await, count("incident/1").await), wanted);
+        assert_eq!((count("team/none").await, store.contested(&other, &races).await.unwrap()), (0, 0));
+    }
 }

@@ -74,6 +74,7 @@ pub fn cases() -> Vec<Case> {
             a_panic_kills_nothing, clock_head_and_counters_are_given;
         feed: pages_in_stamp_order, large_records_make_short_pages, each_record_once_at_its_newest_stamp, tombstones_and_joins_are_fed,
             collections_are_chosen, an_empty_space_is_complete, lists_are_in_id_order, collections_are_those_that_have_records,
+            contested_records_are_counted,
             readers_miss_nothing_while_others_write;
         outbox: entries_round_trip, entries_are_listed_by_state, entries_are_found_by_record_and_number,
             batches_are_sealed_until_answered;

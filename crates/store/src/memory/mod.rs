@@ -206,6 +206,12 @@ impl Store for MemoryStore {
         Ok(found)
     }
 
+    async fn contested(&self, space: &SpaceId, collection: &Collection) -> Result<u64, StoreError> {
+        let all = self.all();
+        let contested = |(key, r): &(&Key, &Record)| key.collection == *collection && r.contested;
+        Ok(all.space(space)?.records.iter().filter(contested).count() as u64)
+    }
+
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let all = self.all();
         let there = all.space(space)?;

@@ -34,6 +34,7 @@ const COLLECTIONS: &str = "WITH RECURSIVE found (name) AS (
     SELECT (SELECT min(collection) FROM rw_records WHERE space = $1 AND collection > found.name AND id >= '')
     FROM found WHERE found.name IS NOT NULL)
   SELECT name FROM found WHERE name IS NOT NULL ORDER BY name";
+const CONTESTED: &str = "SELECT count(*) FROM rw_records WHERE space = $1 AND collection = $2 AND contested";
 const HISTORY: &str = concat!(
     "SELECT ",
     rows::record_columns!(),
@@ -86,6 +87,13 @@ pub(super) async fn list(
     let after = after.map_or("", |id| id.as_str());
     let found = tx.query(LIST, &[&space.no, &collection.as_str(), &after, &most, &space.filling]).await?;
     found.iter().map(|row| rows::record(row).map(|(key, record)| (key.id, record))).collect()
+}
+
+/// How many records of a collection are contested.
+pub(super) async fn contested(tx: &Tx, space: &SpaceId, collection: &Collection) -> Done<u64> {
+    let space = Space::read(tx, space).await?.no;
+    let counted = tx.query(CONTESTED, &[&space, &collection.as_str()]).await?;
+    counted.first().map_or(Ok(0), |row| Ok(row.try_get::<_, i64>(0)?.cast_unsigned()))
 }
 
 /// The collections that have records, by name.

@@ -203,6 +203,11 @@ impl Store for PostgresStore {
         self.db.read(space.clone(), |tx, space| Box::pin(feed::collections(tx, space))).await
     }
 
+    async fn contested(&self, space: &SpaceId, collection: &Collection) -> Result<u64, StoreError> {
+        let ask = (space.clone(), collection.clone());
+        self.db.read(ask, |tx, (space, collection)| Box::pin(feed::contested(tx, space, collection))).await
+    }
+
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let ask = (space.clone(), keys.to_vec());
         self.db.read(ask, |tx, (space, keys)| Box::pin(feed::records(tx, space, keys))).await

@@ -29,6 +29,7 @@ CREATE TABLE rw_records (
 CREATE UNIQUE INDEX rw_records_key ON rw_records (space, collection, id) WHERE id IS NOT NULL;
 CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp) WHERE stamp IS NOT NULL;
 CREATE INDEX rw_records_gone ON rw_records (space, stamp) WHERE state = 1;
+CREATE INDEX rw_records_contested ON rw_records (space, collection) WHERE contested;
 CREATE TABLE rw_history (
   space int NOT NULL, state smallint NOT NULL, contested bool NOT NULL, local_id bigint NOT NULL,
   version bigint NOT NULL, stamp bigint NOT NULL, modified_at bigint NOT NULL,

@@ -22,6 +22,8 @@ const FEED_OF: &str = concat!(
     " FROM rw_records WHERE space = ?1 AND stamp > ?2
       AND +collection IN (SELECT value FROM json_each(?4)) ORDER BY stamp LIMIT ?3"
 );
+const CONTESTED: &str = "SELECT count(*) FROM rw_records INDEXED BY rw_records_contested
+  WHERE space = ?1 AND collection = ?2 AND contested = 1";
 /// From one collection to the next by the index on the key, without a look at their records.
 const COLLECTIONS: &str = "WITH RECURSIVE found (no) AS (
     SELECT min(collection) FROM rw_records WHERE space = ?1
@@ -97,6 +99,14 @@ pub(super) fn list(
         found.push(rows::record(db, names, row)?);
     }
     Ok(found)
+}
+
+/// How many records of a collection are contested.
+pub(super) fn contested(conn: &mut Conn, space: i64, collection: &Collection) -> Done<u64> {
+    let Conn { db, names, .. } = conn;
+    let Some(collection) = names.find(db, collection)? else { return Ok(0) };
+    let count: i64 = db.prepare_cached(CONTESTED)?.query_row((space, collection), |row| row.get(0))?;
+    Ok(count.cast_unsigned())
 }
 
 /// The collections that have records, by name.

@@ -236,6 +236,11 @@ impl Store for SqliteStore {
         self.read(move |conn| feed::collections(conn, &space)).await
     }
 
+    async fn contested(&self, space: &SpaceId, collection: &Collection) -> Result<u64, StoreError> {
+        let collection = collection.clone();
+        self.read_in(space, move |conn, no| feed::contested(conn, no, &collection)).await
+    }
+
     async fn records(&self, space: &SpaceId, keys: &[Key]) -> Result<Vec<(Key, Record)>, StoreError> {
         let (space, keys) = (space.clone(), keys.to_vec());
         self.read(move |conn| feed::records(conn, &space, &keys)).await

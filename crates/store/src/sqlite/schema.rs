@@ -29,6 +29,7 @@ CREATE TABLE rw_records (
 CREATE UNIQUE INDEX rw_records_key ON rw_records (space, collection, id);
 CREATE UNIQUE INDEX rw_records_feed ON rw_records (space, stamp);
 CREATE INDEX rw_records_gone ON rw_records (space, stamp) WHERE state = 1;
+CREATE INDEX rw_records_contested ON rw_records (space, collection) WHERE contested = 1;
 CREATE TABLE rw_history (
   no INTEGER PRIMARY KEY, space INTEGER NOT NULL, collection INTEGER NOT NULL, id TEXT NOT NULL,
   local_id INTEGER NOT NULL, version INTEGER NOT NULL, stamp INTEGER NOT NULL, state INTEGER NOT NULL,

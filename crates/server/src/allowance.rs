@@ -13,7 +13,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
 /// A rate for each key: `rate` a second, and twice that at once (the generic cell rate algorithm).
 #[derive(Debug)]
-pub(crate) struct Rate<K> {
+pub(crate) struct Allowance<K> {
     every: Duration,
     burst: Duration,
     state: Mutex<State<K>>,
@@ -28,7 +28,7 @@ struct State<K> {
     swept: Option<Instant>,
 }
 
-impl<K: Hash + Eq> Rate<K> {
+impl<K: Hash + Eq> Allowance<K> {
     /// `rate` requests a second.
     pub(crate) fn new(rate: u32) -> Self {
         let rate = rate.max(1);
@@ -68,32 +68,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_burst_passes_and_then_the_rate() {
-        let rate = Rate::new(10);
+        let allowance = Allowance::new(10);
         let start = Instant::now();
-        let passed = |key: u32, at: Instant| (0..100).filter(|_| rate.take(key, at).is_ok()).count();
+        let passed = |key: u32, at: Instant| (0..100).filter(|_| allowance.take(key, at).is_ok()).count();
         assert_eq!(passed(1, start), 20);
         assert_eq!(passed(2, start), 20, "another key has its own");
-        assert!(rate.take(1, start).unwrap_err() <= Duration::from_millis(100));
+        assert!(allowance.take(1, start).unwrap_err() <= Duration::from_millis(100));
         assert_eq!(passed(1, start + Duration::from_millis(500)), 5);
         assert_eq!(passed(1, start + Duration::from_secs(3_600)), 20, "nothing is saved up");
     }
 
     #[tokio::test]
     async fn strangers_do_not_fill_the_memory() {
-        let rate = Rate::new(1);
+        let allowance = Allowance::new(1);
         let start = Instant::now();
-        let passed = (0..KEYS_MAX as u32 * 3).filter(|key| rate.take(*key, start).is_ok()).count();
+        let passed = (0..KEYS_MAX as u32 * 3).filter(|key| allowance.take(*key, start).is_ok()).count();
         assert_eq!(passed, KEYS_MAX + 2);
-        assert!(rate.state.lock().unwrap().quiet.len() <= KEYS_MAX);
-        assert!(rate.take(u32::MAX, start + Duration::from_secs(60)).is_ok());
-        assert!(rate.state.lock().unwrap().quiet.len() <= 1);
+        assert!(allowance.state.lock().unwrap().quiet.len() <= KEYS_MAX);
+        assert!(allowance.take(u32::MAX, start + Duration::from_secs(60)).is_ok());
+        assert!(allowance.state.lock().unwrap().quiet.len() <= 1);
     }
 
     #[tokio::test]
     async fn a_rate_of_one_still_lets_somebody_in() {
-        let rate = Rate::new(1);
+        let allowance = Allowance::new(1);
         let start = Instant::now();
-        assert!(rate.take("a", start).is_ok() && rate.take("a", start).is_ok());
-        assert!(rate.take("a", start).is_err());
+        assert!(allowance.take("a", start).is_ok() && allowance.take("a", start).is_ok());
+        assert!(allowance.take("a", start).is_err());
     }
 }
