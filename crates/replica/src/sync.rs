@@ -116,6 +116,15 @@ impl From<ropeway_store::StoreError> for Stop {
     }
 }
 
+/// One sync's way: of which space, to whom, at what pace, and who watches.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    space: &'a SpaceId,
+    transport: &'a dyn Transport,
+    options: &'a SyncOptions,
+    progress: &'a (dyn Fn(Progress) + Send + Sync),
+}
+
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -152,25 +161,21 @@ impl Node {
         cut: impl Future<Output = ()> + Send,
     ) -> Result<Option<SyncReport>, ReplicaError> {
         let lease = self.take_lease(space).await?;
+        let way = Way { space, transport, options, progress };
         let result = tokio::select! {
-            result = self.sync_leased(space, transport, options, progress) => result.map(Some),
+            result = self.sync_leased(&way) => result.map(Some),
             () = cut => Ok(None),
         };
         self.drop_lease(space, &lease).await?;
         result
     }
 
-    async fn sync_leased(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-    ) -> Result<SyncReport, ReplicaError> {
+    async fn sync_leased(&self, way: &Way<'_>) -> Result<SyncReport, ReplicaError> {
+        let space = way.space;
         let started = (self.inner.clock.now(), self.inner.clock.mono());
         let mut report = SyncReport::default();
-        let transport = &self.presenting(space, transport).await?;
-        let ended = self.phases(space, transport, options, progress, &mut report).await;
+        let presenting = self.presenting(space, way.transport).await?;
+        let ended = self.phases(&Way { transport: &presenting, ..*way }, &mut report).await;
         report.outcome = Some(match ended {
             Ok(()) if self.differs(space, &report).await? => {
                 report.error = Some(DIFFERS.to_owned());
@@ -201,23 +206,17 @@ impl Node {
         Ok(report)
     }
 
-    async fn phases(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        report: &mut SyncReport,
-    ) -> Result<(), Stop> {
+    async fn phases(&self, way: &Way<'_>, report: &mut SyncReport) -> Result<(), Stop> {
+        let Way { space, transport, .. } = *way;
         self.measure(transport).await??;
         let unanswered = self.note_unanswered(space).await?;
         self.knock(space, transport, unanswered).await?;
         self.notice_restored(space, transport).await?;
         for _ in 0..ROUNDS {
             let round = async {
-                self.push(space, transport, options, progress, report).await?;
+                self.push(way, report).await?;
                 let awaited = self.awaited(space).await?;
-                self.pull(space, transport, options, progress, report, false).await?;
+                self.pull(way, report, false).await?;
                 Ok(awaited)
             };
             let awaited = match round.await {
@@ -238,7 +237,7 @@ impl Node {
                 "the replicas differ with nothing under way: the upstream is read from the beginning"
             );
             // What it lacks stays here: an upstream that lost it would else take the last copy along.
-            self.pull_all(space, transport, options, progress, report, true).await?;
+            self.pull_all(way, report, true).await?;
         }
         let waiting = [EntryState::Waiting, EntryState::Rejected];
         let counts = self.inner.store.outbox_counts(space).await?;
@@ -248,16 +247,10 @@ impl Node {
     }
 
     /// Pushes. An upstream that decides nothing of ours before we have pulled everything anew is pulled first.
-    async fn push(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        report: &mut SyncReport,
-    ) -> Result<(), Stop> {
+    async fn push(&self, way: &Way<'_>, report: &mut SyncReport) -> Result<(), Stop> {
+        let space = way.space;
         if !self.in_doubt(space).await? {
-            match self.push_all(space, transport, options, progress, report).await {
+            match self.push_all(way, report).await {
                 Err(stop) if stop.asks_for_a_resync() => {}
                 pushed => return pushed,
             }
@@ -270,29 +263,22 @@ impl Node {
         }
         // The first brings everything anew; with the second the upstream knows that it arrived.
         for _ in 0..2 {
-            match self.pull(space, transport, options, progress, report, false).await {
+            match self.pull(way, report, false).await {
                 // It decides nothing of ours, and keeps it for a person.
                 Err(stop) if stop.is_revoked() => {
-                    return self.push_all(space, transport, options, progress, report).await;
+                    return self.push_all(way, report).await;
                 }
                 pulled => pulled?,
             }
         }
         self.doubt(space).await?;
-        self.push_all(space, transport, options, progress, report).await
+        self.push_all(way, report).await
     }
 
     /// Pulls, and lets go of what a pull from the beginning did not bring.
-    async fn pull(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        report: &mut SyncReport,
-        anew: bool,
-    ) -> Result<(), Stop> {
-        self.pull_all(space, transport, options, progress, report, anew).await?;
+    async fn pull(&self, way: &Way<'_>, report: &mut SyncReport, anew: bool) -> Result<(), Stop> {
+        let space = way.space;
+        self.pull_all(way, report, anew).await?;
         if self.let_go(space).await?
             && let Some((_, ours)) = &mut report.digests
         {
@@ -303,14 +289,8 @@ impl Node {
 
     /// Sends batch after batch until nothing may go of what was there when it began. A batch left sealed by
     /// a crash goes first, unchanged.
-    async fn push_all(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        report: &mut SyncReport,
-    ) -> Result<(), Stop> {
+    async fn push_all(&self, way: &Way<'_>, report: &mut SyncReport) -> Result<(), Stop> {
+        let Way { space, transport, options, progress } = *way;
         let mut limit = BatchLimit { changes: options.batch_changes.max(1), bytes: options.batch_bytes };
         let mut newest = None;
         loop {
@@ -355,15 +335,8 @@ impl Node {
 
     /// Reads pages until one reaches the head; then all of them are in sight at once. `anew`: from the
     /// beginning, and what comes counts even where it is not newer.
-    async fn pull_all(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-        options: &SyncOptions,
-        progress: &(dyn Fn(Progress) + Send + Sync),
-        report: &mut SyncReport,
-        anew: bool,
-    ) -> Result<(), Stop> {
+    async fn pull_all(&self, way: &Way<'_>, report: &mut SyncReport, anew: bool) -> Result<(), Stop> {
+        let Way { space, transport, options, progress } = *way;
         let followed = self.inner.store.followed(space).await?;
         let mut cursor = followed.staged.clone().or(followed.token.clone()).filter(|_| !anew);
         let is_first = followed.epoch.is_none();
