@@ -37,6 +37,7 @@ pub fn rows(snapshot: &Snapshot, rows: &[Fed], reached: &Reached, profile: &Prof
     let grant = nobody();
     let mut work = Work::new(snapshot, profile, &grant);
     work.absorbs = true;
+    work.touched.reserve(rows.len());
     for row in rows {
         let _ = work.take_in(row, reached);
     }

@@ -104,7 +104,11 @@ pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
     let (mut changes, mut refused) = (Vec::with_capacity(raw.len()), Vec::new());
     for (place, raw) in raw.into_iter().enumerate() {
         match read(raw.get()) {
-            Ok(change) => changes.push(change),
+            Ok(change) => {
+                // Spelled here, where nobody waits for the space's lock.
+                change.fields.text();
+                changes.push(change);
+            }
             Err(why) => match refusal(raw.get(), &why) {
                 Some(receipt) => refused.push((place, receipt)),
                 None => {

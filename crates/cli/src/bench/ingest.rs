@@ -9,10 +9,13 @@ use anyhow::Result;
 use bytes::Bytes;
 use ropeway_core::receipt::Verdict;
 use ropeway_protocol::{HttpTransport, Push, Transport};
+use ropeway_replica::Node;
 use std::collections::BTreeSet;
 
 /// Changes a push: what a follower sends.
 pub(super) const BATCH: usize = 500;
+/// How many clients push at the same time.
+const CLIENTS: usize = 8;
 
 /// Measures it.
 pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>> {
@@ -20,7 +23,9 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
     let node = node::open(dir.path(), "cloud.db", false).await?;
     let served = node::Served::start(&node).await?;
     let mut bare = Bare::open(&dir.path().join("bare.db"))?;
-    let (mut ours, mut limits, mut ratios, mut direct) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let clients = clients(&served, &node).await?;
+    let (mut ours, mut many, mut direct) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut limits, mut ratios) = (Vec::new(), Vec::new());
     for round in 0..rounds as u64 {
         let bare_rows = Bare::rows(round, count);
         let limit = rate(count, bare.upsert(&bare_rows, BATCH)?);
@@ -28,6 +33,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
         let watch = Watch::start();
         push(&served.transport, bodies).await?;
         let rate_ours = rate(count, watch.elapsed());
+        many.push(at_once(&clients, round, count).await?);
         direct.push(self::direct(&node, round + 1_000, count).await? / limit);
         ours.push(rate_ours);
         limits.push(limit);
@@ -36,7 +42,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
     served.stop().await;
     let ratio = median(ratios);
     let (ours, limit) = (median(ours), median(limits));
-    let direct = median(direct);
+    let (many, direct) = (median(many), median(direct));
     Ok(vec![
         Measure {
             name: "ingest over HTTP, one client",
@@ -48,6 +54,16 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             met: ratio >= 0.4,
         },
         against_planned("the same against the limit of the plan", ours, "changes/s", 0.4),
+        Measure {
+            name: "ingest over HTTP, eight clients into one space",
+            ours: many,
+            limit: Some(limit),
+            unit: "changes/s",
+            ratio: Some(many / limit),
+            target: "≥ 0.40".into(),
+            met: many / limit >= 0.4,
+        },
+        against_planned("the same against the limit of the plan", many, "changes/s", 0.4),
         Measure {
             name: "ingest in process",
             ours: direct * limit,
@@ -61,7 +77,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
 }
 
 /// The same without a network: what decisions and writes cost by themselves.
-pub(super) async fn direct(node: &ropeway_replica::Node, run: u64, count: usize) -> Result<f64> {
+pub(super) async fn direct(node: &Node, run: u64, count: usize) -> Result<f64> {
     let grant = ropeway_core::change::Grant {
         door: ropeway_core::change::Door::Push,
         device: node.device().clone(),
@@ -75,6 +91,27 @@ pub(super) async fn direct(node: &ropeway_replica::Node, run: u64, count: usize)
         node.ingest(&node::space(), grant.clone(), changes).await?;
     }
     Ok(rate(count, watch.elapsed()))
+}
+
+/// Clients of a node, each a device of its own.
+pub(super) async fn clients(served: &node::Served, node: &Node) -> Result<Vec<HttpTransport>> {
+    let mut clients = Vec::with_capacity(CLIENTS);
+    for _ in 0..CLIENTS {
+        clients.push(served.another(node).await?);
+    }
+    Ok(clients)
+}
+
+/// Pushes `count` new rows from all of them at once. How many a second.
+pub(super) async fn at_once(clients: &[HttpTransport], round: u64, count: usize) -> Result<f64> {
+    let share = count / clients.len();
+    let shares: Vec<_> = (0..clients.len() as u64)
+        .map(|client| bodies(10_000 + round * 10 + client, share))
+        .collect::<Result<_>>()?;
+    let watch = Watch::start();
+    let pushes = clients.iter().zip(shares).map(|(client, bodies)| push(client, bodies));
+    futures_util::future::try_join_all(pushes).await?;
+    Ok(rate(share * clients.len(), watch.elapsed()))
 }
 
 /// Pushes what one client has, one body after the other.

@@ -34,12 +34,10 @@ impl Work<'_> {
         let limited = self.is_limited();
         let holds = self.snap.follows && !self.absorbs;
         let mut plan = Plan { head: self.snap.head, ..Plan::default() };
-        plan.rows.reserve(self.order.len());
+        plan.rows.reserve(self.touched.len());
         let mut written = Written { snap: self.snap, profile: self.profile, plan: &mut plan, holds };
-        for key in &self.order {
-            if let Some(touched) = self.touched.remove(key) {
-                written.row(key, *touched);
-            }
+        for (key, touched) in std::mem::take(&mut self.touched) {
+            written.row(key, touched);
         }
         for key in &self.gone {
             written.forget(key);
@@ -110,7 +108,7 @@ pub(crate) struct Written<'a> {
 
 impl Written<'_> {
     /// Adds a record's row, with the differences that it makes to digest, prints and links.
-    pub(crate) fn row(&mut self, key: &Key, touched: Touched) {
+    pub(crate) fn row(&mut self, key: Key, touched: Touched) {
         let Touched { before, mut now, visible, offset, .. } = touched;
         if visible {
             self.plan.head = self.plan.head.next(self.snap.now);
@@ -122,14 +120,9 @@ impl Written<'_> {
         let was = before.as_ref().map_or(0, |r| contribution(&key.collection, &key.id, r));
         let is = contribution(&key.collection, &key.id, &now);
         self.plan.digest = self.plan.digest.moved(was, is);
-        self.prints(key, before.as_ref(), &now, offset);
-        self.links(key, before.as_ref(), &now);
-        self.plan.rows.push(Row {
-            key: key.clone(),
-            is_new: before.is_none(),
-            record: now,
-            contribution: (was, is),
-        });
+        self.prints(&key, before.as_ref(), &now, offset);
+        self.links(&key, before.as_ref(), &now);
+        self.plan.rows.push(Row { key, is_new: before.is_none(), record: now, contribution: (was, is) });
     }
 
     /// Drops a record that leaves what this node may see, with everything that follows from it.

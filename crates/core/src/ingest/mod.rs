@@ -77,6 +77,7 @@ pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision
         work.repeatable = batch.repeatable;
         work.refuses_moves = !moves;
         work.pending.reserve(batch.changes.len());
+        work.touched.reserve(batch.changes.len());
         for change in &batch.changes {
             work.last_try = batch.last.contains(&change.id);
             // A change that needs more leaves the others to say what they need too: one round for all.

@@ -7,14 +7,15 @@ use crate::{
     digest::hash64,
     doc::Doc,
     id::{CONFLICT, ChangeId, Collection, Key, RecordId, is_name},
-    limits,
-    outbox::Entry,
+    limits, outbox,
     plan::{Keys, Link, Probe, Snapshot, Superseded},
     profile::Profile,
     receipt::{Receipt, Remembered},
     record::{Mark, Marks, Record, State},
     time::{Stamp, Time},
 };
+use indexmap::{IndexMap, map::Entry};
+use rustc_hash::FxBuildHasher;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Something has to be loaded first; what it is stands in [`Work::need`].
@@ -59,20 +60,18 @@ pub(crate) struct Work<'a> {
     pub(crate) snap: &'a Snapshot,
     pub(crate) profile: &'a Profile,
     pub(crate) grant: &'a Grant,
-    /// Boxed: a tree moves its values about.
-    pub(crate) touched: BTreeMap<Key, Box<Touched>>,
+    /// In the order in which they were first touched: their stamps follow it, parents first.
+    pub(crate) touched: IndexMap<Key, Touched, FxBuildHasher>,
     /// Links of touched records, by parent, and touched records by the print that they carry now: so that
     /// what a change asks of a batch does not cost a look at all of it.
     pub(crate) linked: BTreeMap<Key, BTreeSet<Link>>,
     printed: BTreeMap<(Collection, String), BTreeSet<Key>>,
-    /// Keys in the order in which they were first touched: their stamps follow it, parents first.
-    pub(crate) order: Vec<Key>,
     pub(crate) history: Vec<Superseded>,
     pub(crate) links: BTreeSet<Link>,
     pub(crate) links_gone: BTreeSet<Link>,
     pub(crate) receipts: BTreeMap<ChangeId, Remembered>,
     pub(crate) pending: Vec<Pending>,
-    pub(crate) outbox: BTreeMap<i64, Entry>,
+    pub(crate) outbox: BTreeMap<i64, outbox::Entry>,
     pub(crate) next_entry: i64,
     pub(crate) need: Keys,
     /// What the change being decided has touched.
@@ -105,10 +104,9 @@ impl<'a> Work<'a> {
             snap,
             profile,
             grant,
-            touched: BTreeMap::new(),
+            touched: IndexMap::default(),
             linked: BTreeMap::new(),
             printed: BTreeMap::new(),
-            order: Vec::new(),
             history: Vec::new(),
             links: BTreeSet::new(),
             links_gone: BTreeSet::new(),
@@ -300,29 +298,32 @@ impl<'a> Work<'a> {
         if &*key.collection == CONFLICT {
             now.contested = now.is_live() && Conflict::read(&now.data).is_some_and(|c| c.is_open());
         }
-        self.side.insert(key.clone());
+        if !self.absorbs {
+            self.side.insert(key.clone());
+        }
         self.told |= visible;
-        let mut touched = match self.touched.remove(&key) {
-            Some(mut earlier) => {
-                earlier.now = now;
-                earlier.visible |= visible;
-                earlier
+        let at = match self.touched.entry(key) {
+            Entry::Occupied(mut earlier) => {
+                let touched = earlier.get_mut();
+                touched.now = now;
+                touched.visible |= visible;
+                earlier.index()
             }
-            None => {
-                let before = self.snap.records.get(&key).cloned();
-                self.order.push(key.clone());
+            Entry::Vacant(first) => {
+                let before = self.snap.records.get(first.key()).cloned();
                 let (links, print, reprinted) = (Vec::new(), None, false);
-                Box::new(Touched { before, now, visible, offset: self.offset, links, print, reprinted })
+                let at = first.index();
+                first.insert(Touched { before, now, visible, offset: self.offset, links, print, reprinted });
+                at
             }
         };
-        self.relink(&key, &mut touched);
-        self.reprint(&key, &mut touched);
-        self.touched.insert(key, touched);
+        self.relink(at);
+        self.reprint(at);
     }
 
     /// Takes back what was laid over a record.
     pub(crate) fn untouch(&mut self, key: &Key) {
-        let Some(touched) = self.touched.remove(key) else { return };
+        let Some(touched) = self.touched.shift_remove(key) else { return };
         for link in &touched.links {
             if let Some(children) = self.linked.get_mut(&link.parent) {
                 children.remove(link);
@@ -333,11 +334,11 @@ impl<'a> Work<'a> {
         {
             alike.remove(key);
         }
-        self.order.retain(|k| k != key);
     }
 
     /// Files a touched record under its parents.
-    fn relink(&mut self, key: &Key, touched: &mut Touched) {
+    fn relink(&mut self, at: usize) {
+        let Some((key, touched)) = self.touched.get_index_mut(at) else { return };
         let links = links_of(key, &touched.now, self.profile);
         if links == touched.links {
             return;
@@ -355,7 +356,8 @@ impl<'a> Work<'a> {
 
     /// Files a touched record under its print, where that is another than the stored one, which is
     /// corrected by the clock of whoever filled it.
-    fn reprint(&mut self, key: &Key, touched: &mut Touched) {
+    fn reprint(&mut self, at: usize) {
+        let Some((key, touched)) = self.touched.get_index_mut(at) else { return };
         let Some(rules) = self.profile.rules(&key.collection).filter(|r| r.same.is_some()) else { return };
         if let Some((text, _)) = touched.print.take()
             && let Some(alike) = self.printed.get_mut(&(key.collection.clone(), text))

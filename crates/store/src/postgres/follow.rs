@@ -15,10 +15,11 @@ use crate::{
     codes,
 };
 use ropeway_core::{
-    id::{CONFLICT, Epoch, SpaceId},
+    id::{CONFLICT, Epoch, Key, SpaceId},
     plan::{Fed, Keys, Snapshot},
     time::{Stamp, Time},
 };
+use std::collections::BTreeSet;
 use tokio_postgres::types::ToSql;
 
 const READ: &str = "SELECT epoch, cursor, token, staged, audiences, anew FROM rw_follow WHERE space = $1";
@@ -98,7 +99,8 @@ async fn take_in_new<'a>(
     rows: &'a [Fed],
     decide: &mut Absorb,
 ) -> Done<Vec<&'a Fed>> {
-    let keys = Keys { records: rows.iter().map(|row| row.key.clone()).collect(), ..Keys::default() };
+    let named: BTreeSet<Key> = rows.iter().map(|row| row.key.clone()).collect();
+    let keys = Keys { records: named.clone(), outbox: named, ..Keys::default() };
     let mut snapshot = space.snapshot(tx.follows, now);
     load(tx, space.no, &keys, &mut snapshot).await?;
     snapshot.keys.extend(keys);

@@ -16,7 +16,10 @@ const ADD: &str = "INSERT INTO rw_records (space, collection, id, local_id, vers
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 /// The same for rows that are live, without marks and with nothing held: almost every new one.
-const ADD_PLAIN: &str = "INSERT INTO rw_records (space, collection, id, local_id, version, stamp, state,
+///
+/// `OR FAIL`: whoever fails undoes more than the statement, which need not keep a journal of its own for that.
+const ADD_PLAIN: &str =
+    "INSERT OR FAIL INTO rw_records (space, collection, id, local_id, version, stamp, state,
   owner, author, person, modified_at, contested, up_epoch, up_version, data) VALUES";
 const PLAIN: &str = "(?, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?, 0, ?, ?, ?)";
 const CHANGE: &str = "UPDATE rw_records SET version = ?5, stamp = ?6, state = ?7, joined_into = ?8,
@@ -31,7 +34,7 @@ const FORGET_PAST: &str = "DELETE FROM rw_history WHERE space = ?1 AND collectio
 const KEEP: &str = "INSERT INTO rw_history (space, collection, id, local_id, version, stamp, state,
   joined_into, owner, author, person, modified_at, contested, up_epoch, up_version, up_held, marks, data)
   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
-const RECEIPTS: &str = "INSERT INTO rw_receipts
+const RECEIPTS: &str = "INSERT OR FAIL INTO rw_receipts
   (space, change, content, device, verdict, collection, record, version, stamp, detail) VALUES";
 const RECEIPT: &str = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 /// Running a statement is most of what a narrow row costs: receipts and plain rows are written by blocks.

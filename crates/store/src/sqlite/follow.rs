@@ -7,12 +7,13 @@ use crate::{
     asking::{Asked, Asking, CHUNK, Settling, fault, waits_for_the_end},
 };
 use ropeway_core::{
-    id::{CONFLICT, Epoch, SpaceId},
+    id::{CONFLICT, Epoch, Key, SpaceId},
     outbox::Entry,
     plan::{Fed, Keys, Snapshot},
     time::{Stamp, Time},
 };
 use rusqlite::OptionalExtension;
+use std::collections::BTreeSet;
 
 const READ: &str = "SELECT epoch, cursor, token, staged, audiences, anew FROM rw_follow WHERE space = ?1";
 const STAGED: &str = "INSERT INTO rw_follow (space, epoch, cursor, staged, staged_epoch, filling)
@@ -92,7 +93,8 @@ fn take_in_new<'a>(
     rows: &'a [Fed],
     decide: &mut Absorb,
 ) -> Done<Vec<&'a Fed>> {
-    let keys = Keys { records: rows.iter().map(|row| row.key.clone()).collect(), ..Keys::default() };
+    let named: BTreeSet<Key> = rows.iter().map(|row| row.key.clone()).collect();
+    let keys = Keys { records: named.clone(), outbox: named, ..Keys::default() };
     let mut snapshot = space.snapshot(conn.follows, now);
     load(conn, space.no, &keys, &mut snapshot)?;
     snapshot.keys.extend(keys);

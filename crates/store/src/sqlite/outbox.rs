@@ -15,7 +15,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use rusqlite::{Connection, OptionalExtension, Params, Row};
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 macro_rules! columns {
     () => {
@@ -107,9 +107,12 @@ pub(super) fn of_records(conn: &mut Conn, space: i64, keys: &BTreeSet<Key>) -> D
         return Ok(found);
     }
     let unsettled = unsettled(conn, space, keys.len())?;
+    if unsettled.as_ref().is_some_and(HashMap::is_empty) {
+        return Ok(found);
+    }
     for key in keys {
         let Some(no) = conn.names.find(&conn.db, &key.collection)? else { continue };
-        let is_there = |all: &HashSet<(i64, String)>| all.contains(&(no, key.id.as_str().to_owned()));
+        let is_there = |all: &Unsettled| all.get(&no).is_some_and(|ids| ids.contains(&*key.id));
         if unsettled.as_ref().is_none_or(is_there) {
             select(conn, OF_RECORD, (space, no, key.id.as_str()), &mut found)?;
         }
@@ -117,15 +120,18 @@ pub(super) fn of_records(conn: &mut Conn, space: i64, keys: &BTreeSet<Key>) -> D
     Ok(found)
 }
 
+/// The ids of records by collection.
+type Unsettled = HashMap<i64, HashSet<String>>;
+
 /// The records over which something is unsettled. `None` where there are more than `most` entries.
-fn unsettled(conn: &Conn, space: i64, most: usize) -> Done<Option<HashSet<(i64, String)>>> {
+fn unsettled(conn: &Conn, space: i64, most: usize) -> Done<Option<Unsettled>> {
     let limit = i64::try_from(most + 1).unwrap_or(i64::MAX);
     let mut stmt = conn.db.prepare_cached(UNSETTLED)?;
     let mut at = stmt.query((space, limit))?;
-    let (mut found, mut entries) = (HashSet::new(), 0);
+    let (mut found, mut entries) = (Unsettled::new(), 0);
     while let Some(row) = at.next()? {
         entries += 1;
-        found.insert((row.get(0)?, row.get(1)?));
+        found.entry(row.get(0)?).or_default().insert(row.get(1)?);
     }
     Ok((entries <= most).then_some(found))
 }

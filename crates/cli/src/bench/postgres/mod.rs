@@ -9,8 +9,6 @@ use bare::Bare;
 use ropeway_protocol::{PageWriter, Transport};
 use ropeway_replica::Node;
 
-/// How many clients push at the same time.
-const CLIENTS: usize = 8;
 /// Rows of one page of the feed.
 const PAGE: usize = 10_000;
 const LIVE_CHANGES: usize = 300;
@@ -53,10 +51,7 @@ async fn pushed(
     rounds: usize,
     count: usize,
 ) -> Result<Vec<Measure>> {
-    let mut clients = Vec::new();
-    for _ in 0..CLIENTS {
-        clients.push(served.another(cloud).await?);
-    }
+    let clients = ingest::clients(served, cloud).await?;
     let (mut limits, mut one, mut many) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds as u64 {
         limits.push(bare.upsert(&limit::Bare::rows(round, count), ingest::BATCH).await?);
@@ -64,13 +59,7 @@ async fn pushed(
         let watch = Watch::start();
         ingest::push(&served.transport, bodies).await?;
         one.push(rate(count, watch.elapsed()));
-        let shares: Vec<_> = (0..CLIENTS as u64)
-            .map(|client| ingest::bodies(1_000 + round * 10 + client, count / CLIENTS))
-            .collect::<Result<_>>()?;
-        let watch = Watch::start();
-        let pushes = clients.iter().zip(shares).map(|(client, bodies)| ingest::push(client, bodies));
-        futures_util::future::try_join_all(pushes).await?;
-        many.push(rate(count / CLIENTS * CLIENTS, watch.elapsed()));
+        many.push(ingest::at_once(&clients, round, count).await?);
     }
     let names = ["ingest over HTTP, one client", "ingest over HTTP, eight clients into one space"];
     let measured = names.into_iter().zip([one, many]);
