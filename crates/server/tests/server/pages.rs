@@ -2,9 +2,10 @@
 
 use crate::rig::{Rig, incident, quick, space};
 use reqwest::{Method, Url};
-use ropeway_core::id::DeviceId;
+use ropeway_core::{id::DeviceId, retention::Keep};
 use ropeway_protocol::{PageReader, ProblemCode as P, Transport};
 use serde_json::json;
+use std::time::Duration;
 
 async fn filled(rig: &Rig, count: usize) {
     for changes in (1..=count).map(incident).collect::<Vec<_>>().chunks(500) {
@@ -156,4 +157,28 @@ async fn the_transport_and_the_host_understand_each_other() {
     assert_eq!(transport.pull(None, 1_000).await.unwrap().rows.len(), 300);
     let wrong = rig.transport("wrong").pull(None, 1).await.unwrap_err();
     assert!(matches!(wrong, ropeway_protocol::TransportError::Problem(p) if p.code == P::Unauthenticated));
+}
+
+/// I10: who has not read past a deletion that is forgotten here pushes nothing before it has read everything anew.
+#[tokio::test]
+async fn who_missed_a_forgotten_deletion_pulls_before_it_pushes() {
+    let rig = Rig::new().await;
+    filled(&rig, 2).await;
+    let transport = rig.transport(&rig.referee);
+    let begun = transport.pull(None, 1).await.unwrap().end.cursor;
+    transport.pull(Some(&begun), 1).await.unwrap();
+    let gone = json!({ "id": "d1", "collection": "incident", "record": "i1", "op": "delete",
+        "base": { "epoch": "epoch-1", "version": 1 },
+        "author": { "device": "admin-main" } });
+    assert_eq!(rig.push_as(&rig.admin, &[gone]).await.ok()["receipts"][0]["verdict"], "applied");
+    let none = Duration::ZERO;
+    let keep = Keep { horizon: none, tombstones: none, receipts: none, history: None };
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    assert_eq!(rig.node.purge(&space("main"), &keep, false).await.unwrap().rows["tombstones"], 1);
+    rig.push_as(&rig.referee, &[incident(3)]).await.is(P::ResyncRequired);
+    assert_eq!(rig.records("main").await, 1, "nothing was decided");
+    let all = transport.pull(None, 10).await.unwrap().end;
+    rig.push_as(&rig.referee, &[incident(3)]).await.is(P::ResyncRequired);
+    transport.pull(Some(&all.cursor), 10).await.unwrap();
+    rig.push_as(&rig.referee, &[incident(3)]).await.ok();
 }

@@ -6,7 +6,8 @@ use ropeway_core::{
     epoch::{Gap, serve_from},
     id::{ChangeId, Epoch},
     outbox::EntryState,
-    plan::Keys,
+    plan::{Keys, Row, Snapshot},
+    record::Upstream,
     time::{Stamp, Time},
 };
 
@@ -129,4 +130,34 @@ pub(super) async fn an_audit_finds_what_cannot_be_true(on: On) {
     })
     .await;
     let _: Epoch = audit.epoch;
+}
+
+pub(super) async fn what_another_epoch_fed_is_listed(on: On) {
+    let store = on.open_following().await;
+    store.open_space(&space()).await.unwrap();
+    let heard = [("a", Some(("lost", 3))), ("b", Some(("new", 1))), ("c", None), ("d", Some(("lost", 0)))];
+    let more = [("e", Some(("older", 2))), ("f", Some(("lost", 1)))];
+    for (name, said) in heard.into_iter().chain(more) {
+        put(&store, name, "{}").await;
+        let note = move |snapshot: &Snapshot| {
+            let mut record = snapshot.records[&key(name)].clone();
+            let upstream = |(epoch, version)| Upstream { epoch: Epoch::trusted(epoch), version, held: None };
+            record.upstream = said.map(upstream);
+            let mut draft = Draft::over(snapshot);
+            draft.plan.rows.push(Row { key: key(name), record, is_new: false, contribution: (0, 0) });
+            draft.done()
+        };
+        transact(&store, &[name], note).await;
+    }
+    let unfed = async |epoch: &str, after, limit| {
+        let found = store.unfed(&space(), &Epoch::trusted(epoch), after, limit).await.unwrap();
+        found.into_iter().map(|(stamp, key)| (stamp, key.id.to_string())).collect::<Vec<_>>()
+    };
+    let all = unfed("new", Stamp(i64::MIN), 9).await;
+    assert!(all.is_sorted());
+    assert_eq!(all.iter().map(|(_, id)| id.as_str()).collect::<Vec<_>>(), ["a", "e", "f"]);
+    assert_eq!(unfed("new", all[0].0, 1).await, all[1..2]);
+    let unknown: Vec<String> =
+        unfed("nobody knows", Stamp(0), 9).await.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(unknown, ["a", "b", "e", "f"]);
 }

@@ -85,7 +85,8 @@ pub fn cases() -> Vec<Case> {
             a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor,
             what_does_not_come_again_is_listed;
         epochs: an_image_is_of_one_moment_and_begins_an_epoch,
-            new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true;
+            new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true,
+            what_another_epoch_fed_is_listed;
         audiences: rows_are_kept_moved_and_purged, a_reader_is_told_what_enters_and_leaves,
             a_subscription_is_a_source_of_its_own, a_pull_from_the_beginning_names_each_record_once,
             a_readers_digest_is_over_what_they_see;
