@@ -108,8 +108,7 @@ impl Node {
     /// Whether a device may push: not before it has read past every deletion that is no longer known here,
     /// for it may not know that what it changes is gone (I10).
     pub async fn may_push(&self, device: &Device) -> Result<(), ReplicaError> {
-        // Before it was registered it can have sent nothing that was deleted since.
-        let read = device.pulled.unwrap_or(Stamp(device.created_at.0));
+        let Some(read) = device.pulled else { return Ok(()) };
         crate::feed::horizon(read, self.inner.store.space(&device.space).await?.purged)
     }
 

@@ -30,6 +30,7 @@ fn conflicts_are_counted_on_both_sides() {
         contest("r1").await;
         contest("r2").await;
         venue.sync().await;
+        venue.advance(Duration::from_secs(600));
         for node in [&venue.cloud, &venue.pi] {
             assert_eq!(counted(node).await, (2, 2));
         }
@@ -51,7 +52,7 @@ fn conflicts_are_counted_on_both_sides() {
                 assert_eq!(counted(node).await, (open, 2), "{resolution:?}: settled ones were asked too");
             }
         }
-        venue.advance(Duration::from_secs(3_600));
+        venue.advance(Duration::from_secs(3_000));
         contest("r3").await;
         venue.sync().await;
         for node in [&venue.cloud, &venue.pi] {

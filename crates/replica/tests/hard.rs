@@ -254,8 +254,15 @@ async fn halves_of_a_batch_in_doubt_are_in_doubt() {
 /// learns that it has to read everything anew.
 #[tokio::test]
 async fn what_was_in_doubt_is_so_when_the_device_is_registered_anew() {
-    for (revoked, cut) in [(false, false), (true, false), (true, true)] {
+    let ways = [(false, false, false), (true, false, false), (false, true, false), (false, true, true)];
+    for (opened, revoked, cut) in ways {
         let mut of = Unanswered::of(&["mine", "stays"]).await;
+        if opened {
+            // Refused as a whole, one by one, so that nothing is sealed any more.
+            let cable = of.cable();
+            *cable.limit.lock().unwrap() = 0;
+            of.pi.sync(&cable).await;
+        }
         of.forgotten("mine").await;
         if cut {
             of.sync_cut(0, false).await;
@@ -268,7 +275,7 @@ async fn what_was_in_doubt_is_so_when_the_device_is_registered_anew() {
         }
         of.token = of.cloud.device("Pi, again").await;
         of.sync().await;
-        of.asks_about(&["mine"], &format!("revoked: {revoked}, cut: {cut}")).await;
+        of.asks_about(&["mine"], &format!("opened: {opened}, revoked: {revoked}, cut: {cut}")).await;
         assert_eq!(of.there("stays").await, "stays");
     }
 }
@@ -293,21 +300,28 @@ async fn what_was_accepted_and_deleted_since_is_not_brought_back() {
     }
 }
 
-/// A device that had never read anything when its first answer was lost.
+/// A device that had never read anything when its first answer was lost, wherever its first pull is cut.
 #[tokio::test]
 async fn a_device_that_never_read_anything_brings_nothing_back() {
-    let clock = clock();
-    let cloud = Place::new("cloud", false, &clock).await;
-    let pi = Place::new("pi", true, &clock).await;
-    let token = cloud.device("Pi").await;
-    let of = Unanswered { cloud, pi, token };
-    of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint" })).await;
-    of.made("mine").await;
-    of.lose_the_answer().await;
-    of.forgotten("mine").await;
-    of.sync().await;
-    of.asks_about(&["mine"], "").await;
-    assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint");
+    for (pages, arrives) in (0..6).flat_map(|pages| [(pages, false), (pages, true)]) {
+        let clock = clock();
+        let cloud = Place::new("cloud", false, &clock).await;
+        let pi = Place::new("pi", true, &clock).await;
+        let token = cloud.device("Pi").await;
+        let of = Unanswered { cloud, pi, token };
+        of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint" })).await;
+        of.made("mine").await;
+        of.lose_the_answer().await;
+        of.forgotten("mine").await;
+        for n in 0..5 {
+            of.cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
+        }
+        of.sync_cut(pages, arrives).await;
+        of.sync().await;
+        of.asks_about(&["mine"], &format!("cut after {pages} pages, the next request arrives: {arrives}"))
+            .await;
+        assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint");
+    }
 }
 
 /// What is in doubt keeps its id, under which alone the upstream knows it: a later edit goes by itself.

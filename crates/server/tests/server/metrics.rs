@@ -3,6 +3,7 @@
 
 use crate::rig::{Rig, quick};
 use futures_util::{FutureExt, future::BoxFuture};
+use reqwest::Method;
 use ropeway_core::id::SpaceId;
 use ropeway_replica::{Node, ReplicaError};
 use ropeway_server::{Rate, Rates};
@@ -43,9 +44,9 @@ async fn whoever_hangs_up_makes_nobody_count_again() {
         std::future::pending().boxed()
     }
     let rig = counted_by(never_ends).await;
-    let asked = rig.request(reqwest::Method::GET, "/metrics", "").timeout(Duration::from_millis(300));
-    assert!(asked.send().await.is_err(), "it hung up");
-    let metrics = rig.get("/metrics", "").await.text;
+    let ask = |patience| rig.request(Method::GET, "/metrics", "").timeout(Duration::from_millis(patience));
+    assert!(ask(300).send().await.is_err(), "it hung up");
+    let metrics = ask(5_000).send().await.expect("in time").text().await.unwrap();
     assert!(metrics.contains("ropeway_conflicts_open 0"), "{metrics}");
     assert_eq!(BEGUN.load(SeqCst), 1);
 }
