@@ -58,8 +58,9 @@ impl Node {
                 self.begin_doubt(space).await?;
             }
             // What was made since is handed in, and the push or the pull says it again.
-            _ if !revoked => return Ok(()),
-            Err(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked => return Ok(()),
+            Err(TransportError::Problem(p)) if !revoked || p.code == ProblemCode::DeviceRevoked => {
+                return Ok(());
+            }
             Err(TransportError::Problem(p)) if crate::sync::starts_over(&p) => {}
             answered => drop(answered?),
         }
