@@ -60,7 +60,8 @@ pub(crate) struct Work<'a> {
     pub(crate) snap: &'a Snapshot,
     pub(crate) profile: &'a Profile,
     pub(crate) grant: &'a Grant,
-    /// In the order in which they were first touched: their stamps follow it, parents first.
+    /// In the order in which they were first touched: their stamps follow it, parents first. A plain hash does: of
+    /// a batch's bounded number of names no choice makes it slow.
     pub(crate) touched: IndexMap<Key, Touched, FxBuildHasher>,
     /// Links of touched records, by parent, and touched records by the print that they carry now: so that
     /// what a change asks of a batch does not cost a look at all of it.
