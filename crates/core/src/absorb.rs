@@ -8,11 +8,12 @@ use crate::{
     id::{CONFLICT, DeviceId, Epoch, Key},
     ingest::{
         create::understood,
+        links_of,
         work::{Missing, Step, Work},
     },
     merge,
     outbox::{Entry, EntryState},
-    plan::{Decision, Fed, Keys, Snapshot, Superseded},
+    plan::{Decision, Fed, JOINED, Keys, Link, Snapshot, Superseded},
     profile::{Profile, Rule, Rules},
     record::{Held, Mark, Marks, Record, State, Upstream},
     settle::resting_on,
@@ -99,7 +100,9 @@ fn drop_entries(snapshot: &Snapshot, entries: &[Entry], state: EntryState, profi
     }
     for entry in entries {
         for key in std::iter::once(&entry.over).chain(&entry.also) {
+            let leant = work.leans_on(key);
             let _ = work.lay_anew(key, &entry.change.author);
+            let _ = leant.and_then(|leant| work.leaves_off(key, leant));
         }
     }
     bounded_by_upstream(work)
@@ -121,11 +124,16 @@ impl Work<'_> {
         let entries = self.entries_over(&row.key);
         let (local, entries) = (local?, entries?);
         if row.left {
+            let nothing = || Upstream { epoch: reached.epoch.clone(), version: 0, held: None };
+            let mut local = local.map(|r| Record { upstream: Some(r.upstream.unwrap_or_else(nothing)), ..r });
+            if let Some(local) = &mut local {
+                self.hand_in_left(&row.key, local, &reached.epoch);
+            }
             return self.evict(&row.key, local, &still_laid(&entries, Some(reached.cursor)));
         }
         self.gone.remove(&row.key);
         let known = local.as_ref().and_then(|r| r.upstream.as_ref());
-        let is_leaving = known.and_then(|u| u.held.as_ref()).is_some_and(|held| held.left);
+        let is_leaving = known.is_some_and(Upstream::has_left);
         let is_old = known.is_some_and(|u| u.epoch == reached.epoch && u.version >= row.version);
         if is_old && !is_leaving && !reached.anew {
             return Ok(());
@@ -154,7 +162,14 @@ impl Work<'_> {
         });
         let upstream = Some(Upstream { epoch: reached.epoch.clone(), version: row.version, held });
         let by = (row.author.clone(), row.modified_at);
+        let is_back = local.is_none() && self.snap.buried > 0;
+        let leant = if local.is_some() { self.leans_on(&row.key)? } else { Vec::new() };
         self.show(&row.key, local, state, data, upstream, by, &row.owner);
+        if is_back {
+            // Its tombstone was purged here; a conflict about it may have come since.
+            self.recount(&row.key)?;
+        }
+        self.leaves_off(&row.key, leant)?;
         for key in moved.iter().filter(|key| **key != row.key) {
             self.lay_anew(key, &row.author)?;
         }
@@ -195,21 +210,74 @@ impl Work<'_> {
         Ok(vec![from, to])
     }
 
-    /// A record has left what this node may see: it goes now, or when what is unsettled over it is settled.
+    /// A record has left what this node may see: it goes now, or when what is unsettled over it is settled and
+    /// nothing that stays for such a reason needs it any more (I6).
     fn evict(&mut self, key: &Key, local: Option<Record>, unsettled: &[Entry]) -> Step<()> {
         let Some(local) = local else { return Ok(()) };
-        if unsettled.is_empty() {
+        if unsettled.is_empty() && !self.is_leant_on(key)? {
             self.untouch(key);
             if self.snap.records.contains_key(key) {
                 self.gone.insert(key.clone());
             }
-        } else if let Some(upstream) = local.upstream.clone() {
+            return self.release(&needs(key, &local, self.profile));
+        }
+        if let Some(upstream) = local.upstream.clone() {
             let there = || Held { state: local.state.clone(), data: local.data.clone(), left: true };
             let held = upstream.held.clone().map_or_else(there, |held| Held { left: true, ..held });
             let upstream = Some(Upstream { held: Some(held), ..upstream });
             self.touch(key.clone(), Record { upstream, ..local }, false);
         }
         Ok(())
+    }
+
+    /// What a record cannot be read without, where this node may see a part only.
+    fn leans_on(&mut self, key: &Key) -> Step<Vec<Key>> {
+        if !self.snap.follows || !self.is_restricted(&key.collection) {
+            return Ok(Vec::new());
+        }
+        Ok(self.lookup(key)?.map_or_else(Vec::new, |record| needs(key, &record, self.profile)))
+    }
+
+    /// Lets go of what a record needed and needs no more.
+    fn leaves_off(&mut self, key: &Key, mut needed: Vec<Key>) -> Step<()> {
+        let needs = if needed.is_empty() { Vec::new() } else { self.leans_on(key)? };
+        needed.retain(|parent| !needs.contains(parent));
+        self.release(&needed)
+    }
+
+    /// Whether a record that stays cannot be read without this one.
+    fn is_leant_on(&mut self, key: &Key) -> Step<bool> {
+        let mut missing = false;
+        for link in self.links_to(key)? {
+            match self.lookup(&link.child) {
+                Err(Missing) => missing = true,
+                Ok(Some(child)) if !self.gone.contains(&link.child) => {
+                    if needs(&link.child, &child, self.profile).contains(key) {
+                        return Ok(true);
+                    }
+                }
+                Ok(_) => {}
+            }
+        }
+        if missing { Err(Missing) } else { Ok(false) }
+    }
+
+    /// Lets records go that stayed only for what needed them.
+    fn release(&mut self, keys: &[Key]) -> Step<()> {
+        let mut missing = false;
+        for key in keys {
+            let (local, entries) = (self.lookup(key), self.entries_over(key));
+            let (Ok(local), Ok(entries)) = (local, entries) else {
+                missing = true;
+                continue;
+            };
+            let has_left = |r: &Record| r.upstream.as_ref().is_some_and(Upstream::has_left);
+            let unsettled = still_laid(&entries, None);
+            if unsettled.is_empty() && !self.gone.contains(key) && local.as_ref().is_some_and(has_left) {
+                missing |= self.evict(key, local, &unsettled).is_err();
+            }
+        }
+        if missing { Err(Missing) } else { Ok(()) }
     }
 
     /// One record that the upstream no longer knows.
@@ -253,6 +321,9 @@ impl Work<'_> {
         let local = self.lookup(key);
         let entries = self.entries_over(key);
         let (Some(local), entries) = (local?, entries?) else { return Ok(()) };
+        if self.gone.contains(key) {
+            return Ok(());
+        }
         let unsettled = still_laid(&entries, None);
         if &*key.collection == CONFLICT && !unsettled.is_empty() {
             return Ok(());
@@ -273,14 +344,15 @@ impl Work<'_> {
             // An entry came over it from a record that was joined into it.
             None => Held { state: local.state.clone(), data: local.data.clone(), left: false },
         };
-        if held.left && unsettled.is_empty() {
+        let stays = !unsettled.is_empty() || held.left && self.is_leant_on(key)?;
+        if held.left && !stays {
             return self.evict(key, Some(local), &[]);
         }
         let rules = self.profile.rules(&key.collection);
         let stands = (&upstream.epoch, upstream.version);
         let laid = lay(Some((held.state.clone(), held.data.clone())), Some(stands), &unsettled, rules);
         let (state, data) = laid.unwrap_or((held.state.clone(), held.data.clone()));
-        let upstream = Upstream { held: (!unsettled.is_empty()).then_some(held), ..upstream };
+        let upstream = Upstream { held: stays.then_some(held), ..upstream };
         self.show(key, Some(local), state, data, Some(upstream), by, &owner);
         self.recount_named(key)
     }
@@ -379,6 +451,16 @@ impl Work<'_> {
         let counted = self.recount_each(&doubtful);
         if missing { Err(Missing) } else { counted }
     }
+}
+
+/// The records that one cannot be read without: those that it refers to, and where it is joined the survivor.
+fn needs(key: &Key, record: &Record, profile: &Profile) -> Vec<Key> {
+    let rules = profile.rules(&key.collection);
+    let needed = |link: &Link| {
+        let reference = rules.and_then(|rules| rules.references.get(&link.field));
+        link.field == JOINED || reference.is_some_and(|reference| !reference.optional)
+    };
+    links_of(key, record, profile).into_iter().filter(needed).map(|link| link.parent).collect()
 }
 
 /// Entries that are still part of the row.

@@ -25,11 +25,15 @@ pub enum Bug {
     EarlyPurge,
     /// A follower does not care of which epoch its upstream is.
     IgnoredEpoch,
+    /// The feed gives every reader everything, whatever audiences they hold.
+    OpenFeed,
+    /// Quarantine says that it kept a change which it dropped.
+    DroppedQuarantine,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::SkippedReceipt,
         Self::UnlockedHead,
         Self::RunawayCursor,
@@ -40,6 +44,8 @@ impl Bug {
         Self::RawClock,
         Self::EarlyPurge,
         Self::IgnoredEpoch,
+        Self::OpenFeed,
+        Self::DroppedQuarantine,
     ];
 }
 

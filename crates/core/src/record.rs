@@ -54,6 +54,13 @@ pub struct Upstream {
     pub held: Option<Held>,
 }
 
+impl Upstream {
+    /// Whether the record has left what this node may see, and stays for what is unsettled here.
+    pub(crate) fn has_left(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.left)
+    }
+}
+
 /// A record's state and data at the upstream, beneath what is laid over it here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {

@@ -103,6 +103,18 @@ impl Work<'_> {
         }
     }
 
+    /// A record that was last heard of in another epoch has left what this node may see: nobody will say what
+    /// became of it. What it holds is handed in, once.
+    pub(crate) fn hand_in_left(&mut self, key: &Key, local: &mut Record, epoch: &Epoch) {
+        let held = Lost::of(key, local).filter(|held| held.base.epoch != *epoch);
+        let Some((held, upstream)) = held.zip(local.upstream.as_mut()) else { return };
+        (upstream.epoch, upstream.version) = (epoch.clone(), 0);
+        // A question leaves with what it is about, and what waits in it is where that is.
+        if held.state == State::Live && &*key.collection != CONFLICT {
+            self.hand_in_as(held);
+        }
+    }
+
     /// A question of the lost epoch is there, and the value that waited in it last is not.
     fn hand_in_replaced(&mut self, held: &Lost, row: &Fed) {
         let Some(was) = Conflict::read(&held.data).filter(|c| held.state == State::Live && c.is_open())

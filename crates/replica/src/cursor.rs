@@ -1,4 +1,5 @@
-//! Cursors: opaque to whoever holds one, sealed with the node's secret, bound to space and epoch.
+//! Cursors: opaque to whoever holds one, sealed with the node's secret, bound to space and epoch, and that of a
+//! reader who sees a part only to that reader: another one was told of other records.
 //!
 //! A cursor is a list of sources with their stamps: the space, and while a reader is catching up with
 //! subscriptions, those and the key that is being walked. While a reader who began at the beginning is on the way,
@@ -7,7 +8,7 @@
 
 use crate::{ReplicaError, secret::hex};
 use ropeway_core::{
-    id::{Epoch, SpaceId},
+    id::{DeviceId, Epoch, SpaceId},
     time::Stamp,
 };
 use ropeway_store::Place;
@@ -40,9 +41,15 @@ impl Position {
 }
 
 /// Writes a cursor: `<stamp>.<epoch>.<seal>`, with further sources behind the first stamp.
-pub(crate) fn seal(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, position: Position) -> String {
+pub(crate) fn seal(
+    secret: &[u8; 32],
+    space: &SpaceId,
+    epoch: &Epoch,
+    reader: Option<&DeviceId>,
+    position: Position,
+) -> String {
     let sources = write(position);
-    format!("{sources}.{epoch}.{}", mac(secret, space, epoch, &sources))
+    format!("{sources}.{epoch}.{}", mac(secret, space, epoch, reader, &sources))
 }
 
 fn write(position: Position) -> String {
@@ -76,13 +83,14 @@ pub(crate) fn open(
     secret: &[u8; 32],
     space: &SpaceId,
     epoch: &Epoch,
+    reader: Option<&DeviceId>,
     token: &str,
 ) -> Result<Position, ReplicaError> {
     let (sources, rest) = token.split_once('.').ok_or(ReplicaError::CursorInvalid)?;
     let (issued, given) = rest.rsplit_once('.').ok_or(ReplicaError::CursorInvalid)?;
     let position = read(sources).ok_or(ReplicaError::CursorInvalid)?;
     let issued = Epoch::parse(issued).map_err(|_| ReplicaError::CursorInvalid)?;
-    let right = mac(secret, space, &issued, sources);
+    let right = mac(secret, space, &issued, reader, sources);
     if !bool::from(right.as_bytes().ct_eq(given.as_bytes())) {
         return Err(ReplicaError::CursorInvalid);
     }
@@ -92,10 +100,19 @@ pub(crate) fn open(
     Ok(position)
 }
 
-fn mac(secret: &[u8; 32], space: &SpaceId, epoch: &Epoch, sources: &str) -> String {
+fn mac(
+    secret: &[u8; 32],
+    space: &SpaceId,
+    epoch: &Epoch,
+    reader: Option<&DeviceId>,
+    sources: &str,
+) -> String {
     let mut hasher = blake3::Hasher::new_keyed(secret);
     for part in [space.as_bytes(), b"\n", epoch.as_bytes(), b"\n", sources.as_bytes()] {
         hasher.update(part);
+    }
+    if let Some(reader) = reader {
+        hasher.update(b"\n").update(reader.as_bytes());
     }
     hex(&hasher.finalize().as_bytes()[..16])
 }
@@ -120,19 +137,26 @@ mod tests {
             (begun, "42~42~~99.e.1"),
             (mixed, "42~40~-7~50.e.1"),
         ] {
-            let token = seal(&[7; 32], &space, &epoch, position);
+            let token = seal(&[7; 32], &space, &epoch, None, position);
             assert!(token.starts_with(text), "{token}");
-            assert_eq!(open(&[7; 32], &space, &epoch, &token).unwrap(), position);
+            assert_eq!(open(&[7; 32], &space, &epoch, None, &token).unwrap(), position);
         }
-        let token = seal(&[7; 32], &space, &epoch, mixed);
-        assert!(matches!(open(&[7; 32], &space, &later, &token), Err(ReplicaError::EpochChanged)));
-        assert!(matches!(open(&[7; 32], &other, &epoch, &token), Err(ReplicaError::CursorInvalid)));
+        let token = seal(&[7; 32], &space, &epoch, None, mixed);
+        assert!(matches!(open(&[7; 32], &space, &later, None, &token), Err(ReplicaError::EpochChanged)));
+        assert!(matches!(open(&[7; 32], &other, &epoch, None, &token), Err(ReplicaError::CursorInvalid)));
+        let (ann, bob) = (DeviceId::trusted("ann"), DeviceId::trusted("bob"));
+        let hers = seal(&[7; 32], &space, &epoch, Some(&ann), mixed);
+        assert_eq!(open(&[7; 32], &space, &epoch, Some(&ann), &hers).unwrap(), mixed);
+        for other in [None, Some(&bob)] {
+            let opened = open(&[7; 32], &space, &epoch, other, &hers);
+            assert!(matches!(opened, Err(ReplicaError::CursorInvalid)));
+        }
         for at in 0..token.len() {
             let mut bytes = token.clone().into_bytes();
             bytes[at] ^= 1;
             let Ok(flipped) = String::from_utf8(bytes) else { continue };
             assert!(
-                matches!(open(&[7; 32], &space, &epoch, &flipped), Err(ReplicaError::CursorInvalid)),
+                matches!(open(&[7; 32], &space, &epoch, None, &flipped), Err(ReplicaError::CursorInvalid)),
                 "{flipped}"
             );
         }

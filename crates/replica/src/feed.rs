@@ -55,7 +55,7 @@ impl Node {
         let state = self.inner.store.space(space).await?;
         let from = match &request.cursor {
             None => Position::beginning(),
-            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, token)?,
+            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, None, token)?,
         };
         let after = from.place.after;
         let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
@@ -75,6 +75,7 @@ impl Node {
                 &self.inner.secret,
                 space,
                 &page.space.epoch,
+                None,
                 from.then(Place::at(reached), page.space.purged),
             ),
             epoch: page.space.epoch,

@@ -7,6 +7,7 @@ use ropeway_core::{
     id::{ChangeId, DeviceId, SpaceId},
     ingest, limits,
     plan::{Decision, Plan},
+    planted::{self, Bug},
     receipt::{Receipt, Verdict},
 };
 use ropeway_store::{Decide, Device, DeviceStatus, QuarantineEnd, Quarantined, Room};
@@ -27,10 +28,15 @@ impl Node {
 
     /// Keeps what a revoked device sent, in order, as far as there is room for it. Returns how many of these
     /// changes are kept, now or before.
-    pub async fn quarantine(&self, device: &Device, changes: Vec<Change>) -> Result<u64, ReplicaError> {
+    pub async fn quarantine(&self, device: &Device, mut changes: Vec<Change>) -> Result<u64, ReplicaError> {
+        let sent = changes.len() as u64;
+        if planted::has(Bug::DroppedQuarantine) {
+            changes.pop();
+        }
         let room = Room { changes: limits::QUARANTINE_CHANGES_MAX, bytes: limits::QUARANTINE_BYTES_MAX };
         let now = self.inner.clock.now();
-        Ok(self.inner.store.quarantine(&device.space, &device.id, now, changes, room).await?)
+        let kept = self.inner.store.quarantine(&device.space, &device.id, now, changes, room).await?;
+        Ok(if planted::has(Bug::DroppedQuarantine) { sent } else { kept })
     }
 
     /// Everything in quarantine, in the order of arrival, what was decided included.

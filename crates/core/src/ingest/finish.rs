@@ -82,10 +82,10 @@ impl Work<'_> {
 
     /// What the plan does to audiences and to what receipts may show.
     fn flowed(&mut self) -> Step<Option<Flowed>> {
-        let shown = self.sights_of_shown();
         let flow = self.flow()?;
         let subscriptions = self.subscribe(&flow)?;
-        Ok(Some(Flowed { flow, subscriptions, shown: shown? }))
+        let shown = self.sights_of_shown(&flow, &subscriptions)?;
+        Ok(Some(Flowed { flow, subscriptions, shown }))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
 };
 pub use fill::fill;
 pub use flow::open_collections;
-pub(crate) use refs::parent_key;
+pub(crate) use refs::{links_of, parent_key};
 use sight::Known;
 pub use sight::choose;
 use work::{Step, Work};

@@ -108,26 +108,44 @@ impl Work<'_> {
         Ok(self.snap.subscriptions.get(reader).cloned().unwrap_or_default())
     }
 
-    /// Which records a receipt may show: what its author sees after the plan.
-    pub(crate) fn sights_of_shown(&mut self) -> Step<BTreeSet<Key>> {
+    /// Which records a receipt may show: what its author sees after the plan, with the subscriptions that
+    /// begin or end in it.
+    pub(crate) fn sights_of_shown(&mut self, flow: &Flow, moved: &[Subscription]) -> Step<BTreeSet<Key>> {
         let mut seen = BTreeSet::new();
         if !self.is_limited() {
             return Ok(seen);
         }
+        let mut there = self.subscriptions_of(&self.grant.device.clone())?;
+        for one in moved.iter().filter(|one| one.reader == self.grant.device) {
+            there.retain(|s| s.left.is_some() || s.audience != one.audience || s.via != one.via);
+            there.push(one.clone());
+        }
+        let held = audience::held(&there);
         let shown: BTreeSet<Key> = self.pending.iter().filter_map(|p| p.show.clone()).collect();
         let mut missing = false;
         for key in shown {
-            match self.resolve(&key) {
-                Ok((over, Some(record))) => match self.known(&over, &record) {
-                    Ok(Known::Now) => drop(seen.insert(key)),
-                    Ok(_) => {}
-                    Err(Missing) => missing = true,
-                },
-                Ok((_, None)) => {}
+            match self.resolve(&key).and_then(|(over, _)| self.is_in_sight(flow, &held, &over)) {
+                Ok(true) => drop(seen.insert(key)),
+                Ok(false) => {}
                 Err(Missing) => missing = true,
             }
         }
         if missing { Err(Missing) } else { Ok(seen) }
+    }
+
+    fn is_in_sight(&mut self, flow: &Flow, held: &BTreeSet<String>, key: &Key) -> Step<bool> {
+        if !self.is_restricted(&key.collection) {
+            return Ok(true);
+        }
+        if let Some(worn) = flow.worn(key) {
+            return Ok(audience::sees(held, &worn.sight()));
+        }
+        if !self.snap.keys.audiences.contains(key) {
+            self.need.audiences.insert(key.clone());
+            return Err(Missing);
+        }
+        let rows = self.snap.audiences.get(key).map_or(&[][..], Vec::as_slice);
+        Ok(audience::sees(held, &Worn::read(rows).sight()))
     }
 
     /// Who is subscribed, or no longer, by the membership records of this plan; and whoever makes the

@@ -287,6 +287,7 @@ impl<'a> Work<'a> {
     pub(crate) fn note_contested(&mut self, key: &Key, contested: bool) -> Step<()> {
         if let Some(mut record) = self.lookup(key)?
             && record.contested != contested
+            && !self.gone.contains(key)
         {
             record.contested = contested;
             self.touch(key.clone(), record, false);

@@ -1,0 +1,219 @@
+//! What the simulator found about audiences, each as a story that failed before it was mended.
+#![allow(clippy::unwrap_used, reason = "tests fail loudly")]
+
+mod harness;
+
+use harness::{On, Venue, data, desk, dump, key, space};
+use ropeway_core::{
+    change::{
+        Author, Change,
+        Op::{self, Create, Delete, Patch},
+    },
+    id::ChangeId,
+    receipt::Verdict,
+    retention::Keep,
+};
+use ropeway_replica::{Enrolment, Node};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+const PROFILE: &str = r#"
+name = "race"
+resolver = "upstream"
+[roles.admin]
+write = "*"
+resolve = true
+[roles.device]
+write = "*"
+[roles.venue]
+write = "*"
+sees = "subscribed"
+choose = ["competition"]
+[collections.competition]
+audience = { key = "competition:{id}" }
+fields = { name = "text" }
+[collections.race]
+references = { competition = "competition" }
+audience = { from = ["competition"] }
+merge = "latest"
+fields = { name = "text" }
+[collections.licence]
+references = { competition = "competition" }
+audience = { from = ["competition"] }
+same = { on = ["number"] }
+fields = { number = "text" }
+[collections.badge]
+merge = "park"
+delete = "park"
+fields = { holder = "text" }
+"#;
+
+async fn at(node: &Node, op: Op, name: &str, values: Value) -> Verdict {
+    let (collection, id) = name.split_once('/').unwrap();
+    let edit = ropeway_replica::Edit {
+        change: None,
+        collection: key(collection, id).collection,
+        record: Some(key(collection, id).id),
+        op,
+        fields: harness::fields(values),
+        version: None,
+    };
+    let receipt = node.write(&space(), &desk("somebody", "admin"), edit).await.unwrap();
+    assert_ne!(receipt.verdict, Verdict::Rejected, "{name}: {receipt:?}");
+    receipt.verdict
+}
+
+/// A Pi with one of two competitions.
+async fn venue(on: On) -> Venue {
+    let venue = Venue::of(on, PROFILE, "venue").await;
+    for on in [true, false] {
+        // Once it had the other one too: so it may name it.
+        venue.cloud.subscribe(&venue.device.device, "competition:b", on).await.unwrap();
+    }
+    for c in ["a", "b"] {
+        at(&venue.cloud, Create, &format!("competition/{c}"), json!({"name": c})).await;
+        at(&venue.cloud, Create, &format!("licence/l{c}"), json!({"competition": c, "number": c})).await;
+    }
+    choose(&venue, true).await;
+    venue.sync().await;
+    venue
+}
+
+async fn choose(venue: &Venue, on: bool) {
+    venue.cloud.subscribe(&venue.device.device, "competition:a", on).await.unwrap();
+}
+
+async fn holds(node: &Node) -> String {
+    let text = dump(node).await;
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    lines.map(|l| l["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+}
+
+/// I11: its own change takes the record out of its author's sight, or the author's membership with it.
+#[tokio::test]
+async fn a_receipt_shows_nothing_that_its_author_sees_no_longer() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        at(&venue.cloud, Create, "race/r", json!({"competition": "a", "name": "one"})).await;
+        venue.sync().await;
+        at(&venue.cloud, Patch, "race/r", json!({"name": "two"})).await;
+        let device = &venue.device.device;
+        let moved = Change {
+            id: ChangeId::trusted("out"),
+            collection: key("race", "r").collection,
+            record: key("race", "r").id,
+            op: Patch,
+            fields: harness::fields(json!({"competition": "b"})),
+            seen: None,
+            base: None,
+            lost: None,
+            author: Author { device: device.id.clone(), person: None },
+            at: None,
+        };
+        let grant = venue.cloud.grant_of(device);
+        let receipts = venue.cloud.ingest(&space(), grant, vec![moved]).await.unwrap();
+        assert!(receipts[0].verdict.is_settled(), "{receipts:?}");
+        assert!(receipts[0].record.is_none() && receipts[0].version == 0, "{receipts:?}");
+    }
+}
+
+/// I5: joined here to a record that leaves, a record that nobody answered to still leads there.
+#[tokio::test]
+async fn what_an_unsettled_record_was_joined_into_stays_as_long_as_it() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        *venue.cable.refuse.lock().unwrap() = Some("A".into());
+        let verdict = at(&venue.pi, Create, "licence/mine", json!({"competition": "a", "number": "A"})).await;
+        assert_eq!(verdict, Verdict::Joined);
+        choose(&venue, false).await;
+        venue.sync().await;
+        assert_eq!(holds(&venue.pi).await, "a la mine");
+        let waiting: Vec<i64> = venue.pi.queue(&space()).await.unwrap().iter().map(|q| q.seq).collect();
+        assert_eq!(venue.pi.queue_discard(&space(), &waiting).await.unwrap(), 1);
+        assert_eq!(holds(&venue.pi).await, "", "given up, all of it goes at once");
+        let (theirs, ours) = venue.sync().await.digests.unwrap();
+        assert_eq!(theirs, ours);
+    }
+}
+
+/// I6: what an unsettled record refers to leaves with it, also where the record moved away before.
+#[tokio::test]
+async fn what_an_unsettled_record_needs_stays_as_long_as_it() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        *venue.cable.refuse.lock().unwrap() = Some("held".into());
+        at(&venue.pi, Create, "race/held", json!({"competition": "a", "name": "held"})).await;
+        choose(&venue, false).await;
+        venue.sync().await;
+        assert_eq!(holds(&venue.pi).await, "a held");
+        *venue.cable.refuse.lock().unwrap() = None;
+        venue.pi.queue_retry(&space(), &[]).await.unwrap();
+        let (theirs, ours) = venue.sync().await.digests.unwrap();
+        assert_eq!((theirs, holds(&venue.pi).await.as_str()), (ours, ""));
+        assert_eq!(data(&venue.cloud, "race", "held").await["competition"], "a");
+    }
+}
+
+/// A record comes back to a node that has purged its tombstone, after a conflict about it had come.
+#[tokio::test]
+async fn a_record_that_comes_back_is_contested_where_a_conflict_about_it_is_open() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = Venue::of(on, PROFILE, "device").await;
+        at(&venue.cloud, Create, "badge/b", json!({"holder": "Ada"})).await;
+        venue.sync().await;
+        let device = &venue.device.device;
+        let change = Change {
+            id: ChangeId::trusted("late"),
+            collection: key("badge", "b").collection,
+            record: key("badge", "b").id,
+            op: Patch,
+            fields: harness::fields(json!({"holder": "Eva"})),
+            seen: Some(harness::fields(json!({"holder": "Ada"}))),
+            base: None,
+            lost: None,
+            author: Author { device: device.id.clone(), person: None },
+            at: None,
+        };
+        at(&venue.cloud, Delete, "badge/b", json!({})).await;
+        venue.sync().await;
+        venue.advance(Duration::from_secs(3_600));
+        let keep = Keep { tombstones: Duration::from_secs(1), ..Keep::default() };
+        venue.pi.purge(&space(), &keep, false).await.unwrap();
+        assert!(venue.pi.get(&space(), &key("badge", "b")).await.unwrap().is_none());
+        let grant = venue.cloud.grant_of(device);
+        let receipts = venue.cloud.ingest(&space(), grant, vec![change]).await.unwrap();
+        assert_eq!(receipts[0].verdict, Verdict::Parked, "{receipts:?}");
+        venue.sync().await;
+        at(&venue.cloud, Patch, "badge/b", json!({})).await;
+        venue.sync().await;
+        let contested = async |node: &Node| {
+            let record = node.get(&space(), &key("badge", "b")).await.unwrap().unwrap();
+            (record.is_live(), record.contested)
+        };
+        assert_eq!(contested(&venue.cloud).await, (true, true));
+        assert_eq!(contested(&venue.pi).await, (true, true));
+    }
+}
+
+/// Revoked and registered anew, a device holds other audiences: what it may not see any more goes.
+#[tokio::test]
+async fn registered_anew_a_node_lets_go_of_what_it_may_not_see() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        venue.cloud.revoke(&space(), &venue.device.device.id).await.unwrap();
+        let enrolment = Enrolment {
+            id: None,
+            name: "again".into(),
+            space: space(),
+            role: "venue".into(),
+            mode: "offline_device".into(),
+            metadata: json!({}),
+        };
+        let again = venue.cloud.enrol(enrolment).await.unwrap();
+        venue.cable.use_token(&again.token);
+        venue.cloud.subscribe(&again.device, "competition:b", true).await.unwrap();
+        let (theirs, ours) = venue.sync().await.digests.unwrap();
+        assert_eq!((theirs, holds(&venue.pi).await.as_str()), (ours, "b lb"));
+        assert_eq!(venue.sync().await.pulled, 0);
+    }
+}
