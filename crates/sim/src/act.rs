@@ -16,6 +16,7 @@ use ropeway_core::{
 use ropeway_protocol::ProblemCode;
 use ropeway_replica::{Desk, Renewal, ReplicaError, Resolve, SyncOptions, SyncReport};
 use ropeway_store::Store;
+use serde_json::Value;
 use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex},
@@ -67,6 +68,19 @@ impl World {
                 Act::Backup { node } => self.host(*node).back_up(),
                 Act::Restore { node, restamp } => self.restore(self.host(*node), *restamp).await,
                 Act::PutBack { node } => self.put_back(self.host(*node)).await,
+                Act::Subscribe { node, audience, on } => {
+                    self.subscribe(self.host(*node), audience, *on).await;
+                }
+                Act::Revoke { node } => self.revoke(self.host(*node)).await,
+                Act::Rotate { node, told } => self.rotate(self.host(*node), *told).await,
+                Act::Admit { node } => {
+                    let host = self.host(*node);
+                    let done = host.parent.map(|parent| &self.hosts[parent]);
+                    if let Some(upstream) = done {
+                        self.done("admit", upstream.alive(self.admit(host)).await);
+                    }
+                }
+                Act::Judge { node, take } => self.judge(self.host(*node), *take).await,
                 Act::Purge { node } => self.purge(self.host(*node)).await,
             }
         })
@@ -83,6 +97,7 @@ impl World {
             }
         };
         let shown_key = key.clone();
+        let edit = &self.addressed(edit);
         let edit = ropeway_replica::Edit {
             change: None,
             collection: key.collection,
@@ -157,9 +172,9 @@ impl World {
 
     /// After a sync: a machine that was refused as a copy becomes an installation of its own.
     pub(crate) async fn synced(&self, host: &Host, report: &SyncReport) {
-        let Some(upstream) = host.parent.filter(|_| report.problem == Some(ProblemCode::DeviceCloned)) else {
+        if host.parent.is_none() || report.problem != Some(ProblemCode::DeviceCloned) {
             return;
-        };
+        }
         if locked(&host.put_back).take().is_some() {
             let renewed = async {
                 host.node().renew(&space(), Renewal::Restored).await?;
@@ -177,8 +192,7 @@ impl World {
         let renewed = async {
             let device = host.node().renew(&space(), Renewal::Copy).await?;
             let name = format!("renewed-{}", host.index);
-            let enrolled = self.hosts[upstream].node().enrol(self.enrolment(&name, Some(device))).await?;
-            *locked(&host.token) = enrolled.token;
+            self.register(host, &name, Some(device)).await?;
             host.restart().await
         };
         match renewed.await {
@@ -258,6 +272,9 @@ impl World {
             notes: None,
             change: None,
         };
+        if let Ok(Some((_, record))) = node.resolve_record(&space(), &view.conflict.about()).await {
+            self.chooses(record.data.fields(), &view.conflict.incoming.values);
+        }
         let desk = Desk { person: Some("var".into()), role: self.roles.top.clone() };
         let answered = host.alive(node.resolve(&space(), &desk, resolve)).await;
         let answered = answered.map(|a| a.map(|(receipt, _)| receipt));
@@ -278,6 +295,18 @@ impl World {
         self.done("discard", done);
     }
 
+    /// At the upstream of a node an audience is chosen for it. What the upstream does not get itself it cannot
+    /// give.
+    async fn subscribe(&self, host: &Host, audience: &str, on: bool) {
+        let Some((upstream, device)) = self.known(host).await else { return };
+        let done = upstream.alive(upstream.node().subscribe(&device, audience, on)).await;
+        self.say(|| match &done {
+            Some(Err(error)) => format!("  {error}"),
+            done => format!("  {}", done.is_some()),
+        });
+        self.done("subscribe", done);
+    }
+
     /// Whatever a person does may be refused, but the machine never fails.
     pub(crate) fn done<T>(&self, what: &str, answered: Answered<T>) {
         if let Some(Err(error @ ReplicaError::Store(_))) = answered {
@@ -295,6 +324,22 @@ impl Host {
             () = life.over() => None,
             answer = work => Some(answer),
         }
+    }
+}
+
+impl World {
+    /// An edit with the devices that it names as their upstreams know them: a seed knows only `node-2`.
+    pub(crate) fn addressed(&self, edit: &Edit) -> Edit {
+        let mut edit = edit.clone();
+        let audience = self.profile.rules(&edit.collection).and_then(|rules| rules.audience.as_ref());
+        let named = audience.and_then(|a| edit.fields.get_mut(a.subscribes.as_deref()?));
+        if let Some(value) = named
+            && let Some(number) = value.as_str().and_then(|text| text.strip_prefix("node-")?.parse().ok())
+        {
+            let device = locked(&self.host(number).device).clone();
+            *value = device.map_or(Value::Null, |id| id.as_str().into());
+        }
+        edit
     }
 }
 

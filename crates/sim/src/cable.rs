@@ -97,6 +97,7 @@ impl Cable {
         let request =
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let page = node.feed_to(&device, &[], &request).await.map_err(|e| self.world.problem(e))?;
+        self.world.fed(host, &device, &page.rows).await;
         // As the server does: what a device sends back as its cursor it has, and no more.
         let upto = match cursor {
             None => Some(Stamp(0)),
@@ -126,6 +127,9 @@ impl World {
         let node = self.hosts[host.parent.unwrap_or(0)].node();
         let token = locked(&host.token).clone();
         let device = node.authenticate(&token).await.map_err(|e| self.problem(e))?;
+        if *locked(&host.barred) {
+            self.violated("I9", format!("node {follower} was revoked, and its upstream lets it in"));
+        }
         *locked(&host.heard) = Some(Instant::now());
         if let Some(pair) = pair {
             node.meet(&device, pair).await.map_err(|e| self.problem(e))?;
@@ -142,7 +146,7 @@ impl World {
     ) -> Result<Pushed, TransportError> {
         let upstream = self.hosts[follower].parent.unwrap_or(0);
         let node = self.hosts[upstream].node();
-        let device = self.door(follower, pair).await?;
+        let met = self.door(follower, pair).await;
         let push: Push = match serde_json::from_slice(body) {
             Ok(push) => push,
             Err(e) => {
@@ -151,6 +155,14 @@ impl World {
                 return Err(TransportError::Problem(Problem::new(ProblemCode::Malformed, text)));
             }
         };
+        let device = match met {
+            Err(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked => {
+                let (host, at) = (&self.hosts[follower], &self.hosts[upstream]);
+                let aside = self.put_aside(host, at, push.changes).await;
+                return Err(aside.unwrap_or_else(|e| self.problem(e)));
+            }
+            met => met?,
+        };
         node.may_push(&device).await.map_err(|e| self.problem(e))?;
         let grant = node.grant_of(&device);
         let changes = push.changes.clone();
@@ -158,6 +170,7 @@ impl World {
         let decided = node.take(&device.space, batch).await;
         let receipts = decided.map_err(|e| self.problem(e))?;
         self.note(upstream, &changes, &receipts);
+        self.answered(&self.hosts[upstream], &device, &receipts).await;
         let epoch = node.store().space(&space()).await.map_err(|e| self.problem(e.into()))?.epoch;
         Ok(Pushed { epoch, now: node.clock().now(), receipts })
     }

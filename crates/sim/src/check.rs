@@ -42,11 +42,15 @@ impl World {
             let state = host.image().space(&space()).await?;
             let sight = self.sight(host).await?;
             self.kept(host, &sight).await?;
+            self.kept_aside(host).await?;
             if !state.filling {
                 self.summed(host, &sight, state.digest);
                 self.closed(host, &sight);
             }
             self.clamped(host, &sight);
+            if self.is_partial(host) {
+                self.stayed(host, &sight).await?;
+            }
             Ok::<(), StoreError>(())
         };
         if let Err(error) = examined.await {
@@ -64,19 +68,48 @@ impl World {
         if wanted.is_subset(&found) {
             return Ok(());
         }
-        for key in sight.records.keys() {
+        self.held_in(host, sight, &mut found).await?;
+        // What left the audiences of a machine is kept where it is still for somebody.
+        for above in self.above(host).filter(|_| self.is_partial(host)) {
+            if !wanted.is_subset(&found) {
+                self.held_in(above, &self.sight(above).await?, &mut found).await?;
+                self.with_earlier(&mut found);
+            }
+        }
+        if let Some(lost) = wanted.difference(&found).next() {
+            let text = format!("node {} acknowledged `v{lost}v`, and has it nowhere", host.index);
+            self.violated("I3", text);
+        }
+        Ok(())
+    }
+
+    /// With what the authors of values saw in their place: they replaced it knowingly, perhaps before it was
+    /// ever sent.
+    fn with_earlier(&self, found: &mut BTreeSet<Token>) {
+        let saw = locked(&self.saw);
+        let mut last: Vec<Token> = found.iter().copied().collect();
+        while let Some(token) = last.pop() {
+            last.extend(saw.get(&token).copied().flatten().filter(|earlier| found.insert(*earlier)));
+        }
+    }
+
+    /// Everything that a machine holds: in records, beneath them, behind them, and in its outbox.
+    pub(crate) async fn held_in(
+        &self,
+        host: &Host,
+        sight: &Sight,
+        found: &mut BTreeSet<Token>,
+    ) -> Result<(), StoreError> {
+        for (key, record) in &sight.records {
+            tokens_in(record, found);
             for was in host.image().history(&space(), key).await? {
-                tokens_in(&was.record, &mut found);
+                tokens_in(&was.record, found);
             }
         }
         use EntryState::*;
         let kept = [Pending, Sealed, Waiting, Rejected, Receipted, Discarded];
         for entry in host.image().outbox(&space(), &kept, i64::MIN, usize::MAX).await? {
             found.append(&mut crate::ledger::tokens_of(&entry.change.fields));
-        }
-        if let Some(lost) = wanted.difference(&found).next() {
-            let text = format!("node {} acknowledged `v{lost}v`, and has it nowhere", host.index);
-            self.violated("I3", text);
         }
         Ok(())
     }
@@ -195,6 +228,8 @@ impl World {
                         && then != now
                         && !told.contains(&then)
                         && !self.knew(now, then)
+                        && !locked(&self.chosen).contains(&(now, then))
+                        && !locked(&self.forgotten).contains(&then)
                     {
                         let text = format!("{key}: v{now}v replaced v{then}v, which its author never saw");
                         self.violated("I3", text);
@@ -230,12 +265,24 @@ impl World {
         }
     }
 
+    /// Notes what stands in the place of the values that a person chooses by an answer.
+    pub(crate) fn chooses(&self, there: &Fields, values: &Fields) {
+        let token = |fields: &Fields, name| fields.get(name).and_then(|v| v.as_str()).and_then(one_token);
+        for name in values.keys() {
+            if let (Some(now), Some(then)) = (token(values, name), token(there, name)) {
+                locked(&self.chosen).insert((now, then));
+            }
+        }
+    }
+
     /// At rest a record is contested where an open conflict names it, and nothing is held beneath it.
     pub(crate) fn settled(&self, host: &Host, sight: &Sight) {
         let open: BTreeSet<Key> =
             conflicts(sight).filter(|(_, c)| c.is_open()).flat_map(|(_, c)| c.names()).collect();
         for (key, record) in &sight.records {
-            if &*key.collection != CONFLICT && record.contested != open.contains(key) {
+            // A conflict may be for others only: then the record says that there is one.
+            let is_told = record.contested == open.contains(key) || record.contested && self.is_partial(host);
+            if &*key.collection != CONFLICT && !is_told {
                 let text = format!("node {}: {key} contested {}", host.index, record.contested);
                 self.violated("I4", text);
             }

@@ -23,7 +23,10 @@ impl World {
         if !locked(&self.clients).contains_key(&slot) {
             let name = format!("device-{}-{client}", host.index);
             let id = Some(DeviceId::trusted(name.clone()));
-            let Some(Ok(enrolled)) = host.alive(host.node().enrol(self.enrolment(&name, id))).await else {
+            let is_scout = !self.setting.scouts.is_empty() && client == 1;
+            let role = if is_scout { &self.roles.scout } else { &self.roles.field };
+            let Some(Ok(enrolled)) = host.alive(host.node().enrol(self.enrolment(&name, id, role))).await
+            else {
                 return;
             };
             let fresh = Client { device: enrolled.device, seen: BTreeMap::new(), last: Vec::new(), count: 0 };
@@ -35,8 +38,9 @@ impl World {
         let changes = {
             let mut clients = locked(&self.clients);
             let Some(client) = clients.get_mut(&slot) else { return };
+            let edits = edits.iter().map(|edit| self.addressed(edit));
             let changes: Vec<Change> =
-                edits.iter().filter_map(|edit| client.change(edit, host.clock.now())).collect();
+                edits.filter_map(|edit| client.change(&edit, host.clock.now())).collect();
             for change in &changes {
                 self.sees(client.seen.get(&change.key()).map(|(_, _, seen)| seen), &change.fields);
             }
@@ -84,6 +88,7 @@ impl World {
         let answered = host.alive(node.ingest(&space(), grant, changes.clone())).await;
         if let Some(Ok(receipts)) = &answered {
             self.note(host.index, &changes, receipts);
+            self.answered(host, &device, receipts).await;
             for receipt in receipts {
                 self.say(|| {
                     format!("  {} {} v{}", receipt.change, receipt.verdict.as_str(), receipt.version)
@@ -101,6 +106,11 @@ impl World {
         let Ok(state) = node.store().space(&space()).await else { return };
         for key in edits.iter().filter_map(key_of) {
             let Ok(Some(record)) = node.get(&space(), &key).await else { continue };
+            let device = locked(&self.clients).get(&slot).map(|client| client.device.clone());
+            let Some(device) = device else { continue };
+            if !node.sees(&device, &key).await.unwrap_or(false) {
+                continue;
+            }
             if let Some(client) = locked(&self.clients).get_mut(&slot) {
                 let sight = (state.epoch.clone(), record.version, record.data.fields().clone());
                 client.seen.insert(key, sight);

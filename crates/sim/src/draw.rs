@@ -28,7 +28,9 @@ pub fn draw(seed: u64) -> Story {
     let mut pen = Pen {
         work: Chance::new(seed, "work"),
         net: Chance::new(seed, "net"),
-        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile, setting.copied.is_some()),
+        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile, &setting),
+        audiences: audiences(&profile),
+        scouts: setting.scouts.clone(),
         nodes: setting.parents.len() + usize::from(setting.copied.is_some()),
         leaves: setting.parents.iter().map(Option::is_some).chain(setting.copied.map(|_| true)).collect(),
         profile: &profile,
@@ -49,12 +51,18 @@ fn setting(chance: &mut Chance) -> Setting {
         &[None, Some(0), Some(0), Some(1), Some(2)],
         &[None, Some(0), Some(0), Some(1), Some(1), Some(2)],
     ];
-    let profile = chance.weighted(&[(3, "world"), (1, "race-logger")]);
+    let profile = chance.weighted(&[(3, "world"), (1, "race-logger"), (2, "parts")]);
     let parents = chance.one(trees).to_vec();
+    let scouts = match profile {
+        "world" => Vec::new(),
+        "parts" => (1..parents.len()).filter(|_| chance.happens(60)).collect(),
+        _ => (1..parents.len()).filter(|_| chance.happens(20)).collect(),
+    };
     // Only a machine that nobody follows is copied: a card, a phone.
     let leaf = (0..parents.len()).rev().find(|node| !parents.contains(&Some(*node)));
     Setting {
         copied: leaf.filter(|_| chance.happens(15)),
+        scouts,
         profile: profile.into(),
         delete: (*chance.one(&["latest", "delete", "edit", "park"])).into(),
         resolver: chance.weighted(&[(3, "upstream"), (1, "author"), (1, "anyone")]).into(),
@@ -91,6 +99,11 @@ enum What {
     Discard,
     Retry,
     Restart,
+    Subscribe,
+    Revoke,
+    Rotate,
+    Admit,
+    Judge,
     Copy,
     Backup,
     Restore,
@@ -99,11 +112,14 @@ enum What {
 }
 
 impl Taste {
-    fn new(chance: &mut Chance, profile: &Profile, copies: bool) -> Self {
+    fn new(chance: &mut Chance, profile: &Profile, setting: &Setting) -> Self {
+        let copies = setting.copied.is_some();
         let clocks = chance.happens(30);
         let mut some = |often: u64| if chance.happens(60) { often } else { 0 };
         // A copy beside a backup would be two stories in one.
         let backups = if copies { 0 } else { some(4) };
+        // Registered anew, a copy would be a device of its own before anybody saw that it is one.
+        let revokes = if copies { 0 } else { some(2) / 2 };
         let kinds = vec![
             (8, What::Wait),
             (if clocks { 3 } else { 0 }, What::Clock),
@@ -116,6 +132,11 @@ impl Taste {
             (some(2), What::Discard),
             (some(2), What::Retry),
             (some(2), What::Restart),
+            (if setting.scouts.is_empty() { 0 } else { 6 }, What::Subscribe),
+            (revokes, What::Revoke),
+            (revokes, What::Rotate),
+            (3 * revokes, What::Admit),
+            (2 * revokes, What::Judge),
             (if copies { 4 } else { 0 }, What::Copy),
             (backups, What::Backup),
             (backups / 2, What::Restore),
@@ -152,7 +173,19 @@ fn collections(chance: &mut Chance, profile: &Profile) -> Vec<String> {
     profile.order.iter().filter(|name| wanted.contains(name)).cloned().collect()
 }
 
+/// The names of audiences that a role may choose, with the collection after whose records they are named.
+fn audiences(profile: &Profile) -> Vec<(String, String)> {
+    let named = |name: &String| {
+        let of = profile.rules(name)?.audience.as_ref()?.key.as_ref().filter(|of| of.field.is_none())?;
+        let is_chosen = profile.roles.values().any(|role| role.choose.contains(&of.name));
+        is_chosen.then(|| (of.name.clone(), name.clone()))
+    };
+    profile.order.iter().filter_map(named).collect()
+}
+
 struct Pen<'a> {
+    audiences: Vec<(String, String)>,
+    scouts: Vec<usize>,
     work: Chance,
     net: Chance,
     taste: Taste,
@@ -172,10 +205,21 @@ impl Pen<'_> {
                 acts.push(Act::Write { node: 0, person: "var".into(), edit, behind: None });
             }
         }
+        for node in self.scouts.clone() {
+            if self.work.happens(70) {
+                acts.push(self.subscribe(node, true));
+            }
+        }
         if self.work.happens(80) {
             acts.extend((1..self.nodes).map(|node| self.plain_sync(node)));
         }
         acts
+    }
+
+    fn subscribe(&mut self, node: usize, on: bool) -> Act {
+        let (name, of) = self.work.one(&self.audiences).clone();
+        let number = self.work.index(self.taste.pool.min(3));
+        Act::Subscribe { node, audience: format!("{name}:{of}-{number}"), on }
     }
 
     fn plain_sync(&self, node: usize) -> Act {
@@ -205,6 +249,14 @@ impl Pen<'_> {
             }
             What::Discard => Act::Discard { node: self.follower(), which: self.work.index(4) },
             What::Retry => Act::Retry { node: self.follower() },
+            What::Subscribe => {
+                let (node, on) = (*self.work.one(&self.scouts), self.work.happens(70));
+                self.subscribe(node, on)
+            }
+            What::Revoke => Act::Revoke { node: self.follower() },
+            What::Rotate => Act::Rotate { node: self.follower(), told: self.work.happens(60) },
+            What::Admit => Act::Admit { node: self.follower() },
+            What::Judge => Act::Judge { node: self.follower(), take: self.work.happens(70) },
             What::Copy if outermost => Act::Copy,
             What::Backup => Act::Backup { node },
             What::Restore => Act::Restore { node, restamp: self.work.happens(20) },
@@ -316,6 +368,9 @@ impl Pen<'_> {
         }
         if self.work.happens(1) {
             return json!({"no": ["such", "value"]});
+        }
+        if rules.audience.as_ref().is_some_and(|audience| audience.subscribes.as_deref() == Some(name)) {
+            return format!("node-{}", 1 + self.work.index(self.nodes - 1)).into();
         }
         let matched = rules.same.as_ref().is_some_and(|same| same.on.iter().any(|on| on.name == name));
         if let Some(reference) = rules.references.get(name) {

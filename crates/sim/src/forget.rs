@@ -43,8 +43,13 @@ impl World {
             for (key, stamp) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
                 // What was deleted by somebody who knew it is nobody's any more.
                 let gone = values.remove(key).unwrap_or_default();
-                locked(&host.ledger).values.retain(|value| !gone.contains(value));
+                for ledger in std::iter::once(host).chain(self.partial_beneath(host)).map(|h| &h.ledger) {
+                    locked(ledger).values.retain(|value| !gone.contains(value));
+                }
                 self.give_up(host, &gone);
+                if host.parent.is_none() {
+                    locked(&self.forgotten).extend(&gone);
+                }
                 if let Some((follower, read)) = needed.filter(|(_, read)| read < stamp) {
                     let text = format!(
                         "node {} forgot {key} at {stamp}, and node {follower} has read up to {read} only",

@@ -7,15 +7,18 @@ use crate::{
 };
 use bytes::Bytes;
 use ropeway_core::{
-    id::{Epoch, SpaceId},
+    id::{ChangeId, DeviceId, Epoch, SpaceId},
     nonce::Pair,
     profile::Profile,
 };
 use ropeway_replica::{Clock, Ids, Node, NodeOptions, ReplicaError, SequentialIds};
 use ropeway_store::{MemoryStore, Stored};
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::time::Instant;
 
@@ -45,6 +48,16 @@ pub(crate) struct Host {
     pub(crate) examined: Mutex<i64>,
     /// Its token at the upstream.
     pub(crate) token: Mutex<String>,
+    /// As what its upstream knows it.
+    pub(crate) device: Mutex<Option<DeviceId>>,
+    /// A token that was issued for it, and that it does not know yet.
+    pub(crate) issued: Mutex<String>,
+    /// Whether its upstream has revoked it.
+    pub(crate) barred: Mutex<bool>,
+    /// The changes that it said it keeps in quarantine, and that nobody has decided.
+    pub(crate) aside: Mutex<BTreeSet<ChangeId>>,
+    /// The unsettled changes, by their number in the outbox, whose records were here when it was examined last.
+    pub(crate) unsettled: Mutex<BTreeSet<i64>>,
     /// When its upstream heard of it last, as far as that upstream remembers.
     pub(crate) heard: Mutex<Option<Instant>>,
     /// Its last backup.
@@ -58,6 +71,7 @@ pub(crate) struct Host {
 pub(crate) struct Backup {
     pub(crate) disk: Arc<MemoryStore>,
     pub(crate) ledger: Ledger,
+    aside: BTreeSet<ChangeId>,
 }
 
 /// The run that a machine is in.
@@ -97,6 +111,11 @@ impl Host {
             sent: Mutex::default(),
             examined: Mutex::new(-1),
             token: Mutex::default(),
+            device: Mutex::default(),
+            unsettled: Mutex::default(),
+            issued: Mutex::default(),
+            barred: Mutex::default(),
+            aside: Mutex::default(),
             heard: Mutex::new(Some(Instant::now())),
             backup: Mutex::default(),
             put_back: Mutex::default(),
@@ -117,6 +136,7 @@ impl Host {
     pub(crate) async fn become_copy_of(&self, other: &Self) -> Result<(), ReplicaError> {
         *locked(&self.disk) = Arc::new(other.image().image());
         locked(&self.token).clone_from(&locked(&other.token));
+        locked(&self.device).clone_from(&locked(&other.device));
         locked(&self.ledger).values.clone_from(&locked(&other.ledger).values);
         self.asleep.store(false, Ordering::Relaxed);
         self.restart().await
@@ -124,7 +144,8 @@ impl Host {
 
     /// Takes a backup.
     pub(crate) fn back_up(&self) {
-        let backup = Backup { disk: Arc::new(self.image().image()), ledger: locked(&self.ledger).clone() };
+        let (ledger, aside) = (locked(&self.ledger).clone(), locked(&self.aside).clone());
+        let backup = Backup { disk: Arc::new(self.image().image()), ledger, aside };
         *locked(&self.backup) = Some(backup);
     }
 
@@ -132,6 +153,8 @@ impl Host {
     pub(crate) async fn start_on(&self, backup: &Backup) -> Result<(), ReplicaError> {
         *locked(&self.disk) = Arc::new(backup.disk.image());
         locked(&self.ledger).clone_from(&backup.ledger);
+        locked(&self.aside).clone_from(&backup.aside);
+        locked(&self.unsettled).clear();
         self.restart().await
     }
 

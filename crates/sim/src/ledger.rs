@@ -44,6 +44,8 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Notes an answer to a change; what is wrong with it, where something is.
+    ///
+    /// Whoever does not see the record gets no version (0), and may see it when asking again.
     pub(crate) fn note(
         &mut self,
         change: &ChangeId,
@@ -54,8 +56,10 @@ impl Ledger {
             let before = self.answers.get(change)?;
             return Some(format!("{change} was {before:?} and now is {answer:?}"));
         }
-        match self.answers.insert(change.clone(), answer) {
-            Some(before) if before != answer => {
+        let known = self.answers.get(change).map_or(0, |(_, version)| *version);
+        let shown = (answer.0, if answer.1 == 0 { known } else { answer.1 });
+        match self.answers.insert(change.clone(), shown) {
+            Some(before) if before.0 != answer.0 || before.1 * answer.1 != 0 && before.1 != answer.1 => {
                 Some(format!("{change} was {before:?} and now is {answer:?}"))
             }
             Some(_) => None,

@@ -6,6 +6,7 @@
 //! network heals and everything has to come to rest. A story that fails is shrunk and kept as a file.
 
 mod act;
+mod barred;
 mod cable;
 mod chance;
 mod check;
@@ -16,6 +17,7 @@ mod forget;
 mod heal;
 mod host;
 mod ledger;
+mod parts;
 mod past;
 mod play;
 mod shaky;

@@ -30,6 +30,7 @@ impl World {
         let restored = async {
             let lost = self.held_by_followers(host).await?;
             self.expect(host, lost);
+            self.keep_by_themselves(host).await?;
             host.start_on(&backup).await?;
             let ids = SequentialIds::new(&format!("{}-restored", host.node().ids().id()));
             begin_epoch(&*host.image(), &*host.clock, &ids, &[space()], restamp).await?;
@@ -39,7 +40,10 @@ impl World {
             self.fault(&format!("node {} cannot be restored: {error}", host.index));
         }
         // It has forgotten when it heard of them.
-        self.followers_of(host).for_each(|follower| *locked(&follower.heard) = None);
+        for follower in self.followers_of(host) {
+            *locked(&follower.heard) = None;
+            self.look_at_status(follower).await;
+        }
     }
 
     /// A device goes on with the disk of its last backup, as if nothing had happened.
@@ -57,6 +61,16 @@ impl World {
 
     pub(crate) fn followers_of<'a>(&'a self, host: &'a Host) -> impl Iterator<Item = &'a Host> {
         self.hosts.iter().filter(|follower| follower.parent == Some(host.index) && follower.is_there())
+    }
+
+    /// What left the audiences of machines beneath is theirs no more when the node that kept it goes back.
+    async fn keep_by_themselves(&self, host: &Host) -> Result<(), StoreError> {
+        for beneath in self.partial_beneath(host) {
+            let mut held = BTreeSet::new();
+            self.held_in(beneath, &self.sight(beneath).await?, &mut held).await?;
+            locked(&beneath.ledger).values.retain(|value| held.contains(value));
+        }
+        Ok(())
     }
 
     /// From now on `lost` must come back to `host`; whatever was awaited from it went with its disk.
@@ -111,6 +125,9 @@ impl World {
         for Awaited { restored, follower, values } in awaited {
             let (there, here) = (&self.hosts[restored], &self.hosts[follower]);
             let mut found = self.everything(there).await?;
+            for above in self.above(there).filter(|_| self.is_partial(there)) {
+                found.append(&mut self.everything(above).await?);
+            }
             for entry in here.image().outbox(&space(), &[EntryState::Discarded], i64::MIN, usize::MAX).await?
             {
                 found.append(&mut crate::ledger::tokens_of(&entry.change.fields));

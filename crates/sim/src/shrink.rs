@@ -61,6 +61,7 @@ fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
         let last = best.setting.parents.len() - 1;
         let mut fewer = best.clone();
         fewer.setting.parents.pop();
+        fewer.setting.scouts.retain(|node| *node != last);
         fewer.acts.retain(|act| node_of(act) != Some(last));
         if !breaks(&fewer) {
             return;
@@ -86,6 +87,11 @@ pub(crate) fn node_of(act: &Act) -> Option<usize> {
         | Act::Backup { node }
         | Act::Restore { node, .. }
         | Act::PutBack { node }
+        | Act::Subscribe { node, .. }
+        | Act::Revoke { node }
+        | Act::Rotate { node, .. }
+        | Act::Admit { node }
+        | Act::Judge { node, .. }
         | Act::Purge { node } => Some(*node),
     }
 }

@@ -18,7 +18,7 @@ pub struct Story {
 /// The nodes and how they are set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
-    /// `world` or `race-logger`.
+    /// `world`, `race-logger` or `parts`.
     pub profile: String,
     /// What a deletion against an edit does, where the profile leaves it open.
     pub delete: String,
@@ -33,6 +33,9 @@ pub struct Setting {
     /// The node whose disk may be copied into one more machine, the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub copied: Option<usize>,
+    /// The nodes that get only those audiences that they are subscribed to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scouts: Vec<usize>,
     /// For how long the nodes keep what readers may still ask about.
     #[serde(default)]
     pub kept: Kept,
@@ -165,6 +168,39 @@ pub enum Act {
     PutBack {
         /// The node.
         node: usize,
+    },
+    /// Somebody at the upstream of a node has it get an audience from now on, or no longer.
+    Subscribe {
+        /// The node.
+        node: usize,
+        /// The audience: `area:area-1`.
+        audience: String,
+        /// Whether it begins.
+        on: bool,
+    },
+    /// An administrator at its upstream revokes a node's device.
+    Revoke {
+        /// The node.
+        node: usize,
+    },
+    /// A node's token is changed.
+    Rotate {
+        /// The node.
+        node: usize,
+        /// Whether it is told so now; otherwise when it is admitted.
+        told: bool,
+    },
+    /// Somebody gives a node what opens its upstream's door again.
+    Admit {
+        /// The node.
+        node: usize,
+    },
+    /// An administrator decides what waits in quarantine of a node.
+    Judge {
+        /// The node.
+        node: usize,
+        /// Whether it is taken; otherwise it is given up.
+        take: bool,
     },
     /// A node forgets what no live device needs.
     Purge {

@@ -11,12 +11,12 @@ use ropeway_core::{
     change::Change,
     doc::Fields,
     id::{DeviceId, Epoch, Key},
-    profile::{self, Profile, Writes},
+    profile::{self, Profile, Sees, Writes},
     receipt::{Code, Receipt},
 };
-use ropeway_replica::Enrolment;
+use ropeway_replica::{Enrolment, ReplicaError};
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, atomic::Ordering},
 };
 use tokio::time::Instant;
@@ -56,8 +56,10 @@ pub(crate) enum Copied {
 pub(crate) struct Roles {
     /// At the node without an upstream: may settle conflicts.
     pub(crate) top: String,
-    /// Everywhere else, and for every device.
+    /// Everywhere else, and for every device that sees everything.
     pub(crate) field: String,
+    /// For a device that gets only what it is subscribed to.
+    pub(crate) scout: String,
 }
 
 /// The stage.
@@ -69,6 +71,10 @@ pub(crate) struct World {
     pub(crate) clients: Mutex<BTreeMap<(usize, usize), Client>>,
     /// What the author of a value saw in its place.
     pub(crate) saw: Mutex<BTreeMap<Token, Option<Token>>>,
+    /// Values that a person chose by answering a conflict, and what stood in their place then.
+    pub(crate) chosen: Mutex<BTreeSet<(Token, Token)>>,
+    /// Values of deleted records that the top has forgotten: whoever writes there anew replaces nothing.
+    pub(crate) forgotten: Mutex<BTreeSet<Token>>,
     /// What followers of a restored node still hold of what it lost.
     pub(crate) awaited: Mutex<Vec<Awaited>>,
     /// Whether a machine was copied, and whether one of the two was told so.
@@ -83,12 +89,15 @@ struct Trace {
 }
 
 const WORLD: &str = include_str!("../profiles/world.toml");
+const PARTS: &str = include_str!("../profiles/parts.toml");
 const RACE_LOGGER: &str = include_str!("../../../apps/race-logger/profile.toml");
 
 /// The profile that a setting names.
 pub(crate) fn profile_of(setting: &Setting) -> Result<Profile, String> {
+    let chosen = |text: &str| text.replace("DELETE", &setting.delete).replace("RESOLVER", &setting.resolver);
     let source = match setting.profile.as_str() {
-        "world" => WORLD.replace("DELETE", &setting.delete).replace("RESOLVER", &setting.resolver),
+        "world" => chosen(WORLD),
+        "parts" => chosen(PARTS),
         "race-logger" => RACE_LOGGER.to_owned(),
         other => return Err(format!("there is no profile `{other}` here")),
     };
@@ -96,15 +105,19 @@ pub(crate) fn profile_of(setting: &Setting) -> Result<Profile, String> {
 }
 
 fn roles_of(profile: &Profile) -> Roles {
-    let named = |wanted: bool| {
+    let named = |resolve: bool, sees: Sees| {
         let breadth = |role: &profile::Role| match &role.write {
             Writes::All => usize::MAX,
             Writes::Only(names) => names.len(),
         };
-        let fit = profile.roles.iter().filter(|(_, role)| role.resolve == wanted);
+        let fit = profile.roles.iter().filter(|(_, role)| role.resolve == resolve && role.sees == sees);
         fit.max_by_key(|(_, role)| breadth(role)).map(|(name, _)| name.clone()).unwrap_or_default()
     };
-    Roles { top: named(true), field: named(false) }
+    Roles {
+        top: named(true, Sees::All),
+        field: named(false, Sees::All),
+        scout: named(false, Sees::Subscribed),
+    }
 }
 
 impl World {
@@ -136,28 +149,45 @@ impl World {
             hosts,
             clients: Mutex::default(),
             saw: Mutex::default(),
+            chosen: Mutex::default(),
+            forgotten: Mutex::default(),
             awaited: Mutex::default(),
             copy: Mutex::default(),
             found: Mutex::default(),
             trace: Mutex::new(Trace { hasher: blake3::Hasher::new(), lines }),
         });
-        for host in &world.hosts {
-            if let Some(parent) = host.parent.filter(|_| host.is_there()) {
-                let name = format!("node-{}", host.index);
-                let enrolled = world.hosts[parent].node().enrol(world.enrolment(&name, None)).await;
-                *locked(&host.token) = enrolled.map_err(|e| e.to_string())?.token;
-            }
+        for host in world.hosts.iter().filter(|host| host.parent.is_some() && host.is_there()) {
+            // Some are registered by an administrator, and some register themselves.
+            let by_itself = world.profile.has_audiences() && host.index % 2 == 1;
+            let id = by_itself.then(|| host.node().device().clone());
+            let name = format!("node-{}", host.index);
+            world.register(host, &name, id).await.map_err(|e| e.to_string())?;
         }
         Ok(world)
     }
 
+    /// Registers a machine at its upstream, as a new device there.
+    pub(crate) async fn register(
+        &self,
+        host: &Host,
+        name: &str,
+        id: Option<DeviceId>,
+    ) -> Result<(), ReplicaError> {
+        let upstream = self.hosts[host.parent.unwrap_or(0)].node();
+        let role = if self.is_scout(host.index) { &self.roles.scout } else { &self.roles.field };
+        let enrolled = upstream.enrol(self.enrolment(name, id, role)).await?;
+        *locked(&host.token) = enrolled.token;
+        *locked(&host.device) = Some(enrolled.device.id);
+        Ok(())
+    }
+
     /// The registration of a device.
-    pub(crate) fn enrolment(&self, name: &str, id: Option<DeviceId>) -> Enrolment {
+    pub(crate) fn enrolment(&self, name: &str, id: Option<DeviceId>, role: &str) -> Enrolment {
         Enrolment {
             id,
             name: name.into(),
             space: space(),
-            role: self.roles.field.clone(),
+            role: role.to_owned(),
             mode: "offline_device".into(),
             metadata: serde_json::json!({}),
         }
