@@ -113,7 +113,7 @@ bounds! {
     "sync_batch_bytes", "bytes that a follower sends at once", count follow.sync.batch_bytes;
     "sync_page", "records that a follower asks for at once", count follow.sync.page;
     "sync_every_ms", "how often a follower syncs on its own (0 here: the profile's word)", some_millis follow.every;
-    "sync_debounce_ms", "wait after a local write for further ones", millis follow.debounce;
+    "sync_debounce_ms", "pause between two syncs that local writes set off", millis follow.debounce;
     "sync_probe_ms", "longest wait between two looks for an upstream out of reach", millis follow.probe;
     "connect_timeout_ms", "time for a connection to the upstream", millis reach.connect;
     "idle_timeout_ms", "time that an exchange with the upstream may stand still", millis reach.idle;

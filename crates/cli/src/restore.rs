@@ -136,7 +136,7 @@ async fn into_server(
     let fresh = config.data_dir.join("ropeway.restoring");
     let unpacked = blocking(move || Unpacked::aside(&asked.file, &fresh)).await?;
     let manifest = unpacked.manifest().clone();
-    server.alone().await?;
+    let alone = server.alone().await?;
     let there = server.present(&manifest).await?;
     if !output.is_json() {
         output.note(&replaced(&there));
@@ -154,7 +154,7 @@ async fn into_server(
     };
     let (store, epoch) = begin(&unpacked, asked.restamp, clock).await?;
     let bar = bar();
-    let taken = server.restore(unpacked, store, asked.force, progress(&bar)).await;
+    let taken = server.restore(unpacked, store, alone, asked.force, progress(&bar)).await;
     bar.finish_and_clear();
     taken?;
     Ok(Restored { manifest, replaces: present(&there), epoch, kept })

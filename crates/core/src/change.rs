@@ -6,7 +6,7 @@ use crate::{
     time::AuthorTime,
 };
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroUsize};
 
 /// What a change wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -146,5 +146,62 @@ impl Batch {
     /// Changes that are tried again by themselves.
     pub fn new(grant: Grant, changes: Vec<Change>) -> Self {
         Self { grant, changes, repeatable: true, last: BTreeSet::new() }
+    }
+
+    /// The same changes in the same order, in batches of at least `about` and not twice as many.
+    pub fn cut(mut self, about: NonZeroUsize) -> Vec<Self> {
+        let parts = (self.changes.len() / about).max(1);
+        let each = self.changes.len().div_ceil(parts).max(1);
+        let mut cut = Vec::with_capacity(parts);
+        while self.changes.len() > each {
+            let rest = self.changes.split_off(each);
+            let changes = std::mem::replace(&mut self.changes, rest);
+            let (grant, last) = (self.grant.clone(), self.last.clone());
+            cut.push(Self { grant, changes, repeatable: self.repeatable, last });
+        }
+        cut.push(self);
+        cut
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        id::RecordId,
+        time::{AuthorTime, Time},
+    };
+
+    #[test]
+    fn a_cut_batch_is_the_same_changes_in_order() {
+        let change = |n: usize| Change {
+            id: ChangeId::trusted(format!("c{n}")),
+            collection: Collection::trusted("note"),
+            record: RecordId::trusted("r"),
+            op: Op::Create,
+            fields: Fields::default(),
+            seen: None,
+            base: None,
+            lost: None,
+            author: Author { device: DeviceId::trusted("pi"), person: None },
+            at: Some(AuthorTime::wall(Time(1))),
+        };
+        let grant = Grant { door: Door::Push, device: DeviceId::trusted("pi"), role: "admin".into() };
+        let about = NonZeroUsize::new(10).unwrap();
+        for (all, sizes) in [
+            (0, vec![0]),
+            (9, vec![9]),
+            (19, vec![19]),
+            (20, vec![10, 10]),
+            (35, vec![12, 12, 11]),
+            (40, vec![10, 10, 10, 10]),
+        ] {
+            let changes: Vec<Change> = (0..all).map(change).collect();
+            let batch = Batch { repeatable: false, ..Batch::new(grant.clone(), changes.clone()) };
+            let cut = batch.cut(about);
+            assert_eq!(cut.iter().map(|part| part.changes.len()).collect::<Vec<_>>(), sizes);
+            assert!(cut.iter().all(|part| !part.repeatable));
+            assert_eq!(cut.into_iter().flat_map(|part| part.changes).collect::<Vec<_>>(), changes);
+        }
     }
 }

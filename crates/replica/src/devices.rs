@@ -6,7 +6,7 @@ use ropeway_core::{
     id::{DeviceId, SpaceId},
     time::Stamp,
 };
-use ropeway_store::{Device, DeviceStatus};
+use ropeway_store::{Device, DeviceStatus, SpaceState};
 
 /// A clock that moved by less is not noted anew: a busy device must not cost a commit a request.
 const CLOCK_MOVED: i64 = 1_000_000;
@@ -106,10 +106,13 @@ impl Node {
     }
 
     /// Whether a device may push: not before it has read past every deletion that is no longer known here,
-    /// for it may not know that what it changes is gone (I10).
-    pub async fn may_push(&self, device: &Device) -> Result<(), ReplicaError> {
-        let Some(read) = device.pulled else { return Ok(()) };
-        crate::feed::horizon(read, self.inner.store.space(&device.space).await?.purged)
+    /// for it may not know that what it changes is gone (I10). Its space as it is now.
+    pub async fn may_push(&self, device: &Device) -> Result<SpaceState, ReplicaError> {
+        let space = self.inner.store.space(&device.space).await?;
+        if let Some(read) = device.pulled {
+            crate::feed::horizon(read, space.purged)?;
+        }
+        Ok(space)
     }
 
     /// All devices.

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// How long a wait for a due change lasts before the clock is looked at again.
@@ -26,7 +26,8 @@ pub struct FollowOptions {
     pub sync: SyncOptions,
     /// How often it syncs on its own; the profile's word where `None`.
     pub every: Option<Duration>,
-    /// How long it waits after a local write for further ones.
+    /// The pause between two syncs that local writes set off: the first write after a quiet time goes at once,
+    /// those that follow it closely go together.
     pub debounce: Duration,
     /// How often it looks for the upstream while that is out of reach, at most.
     pub probe: Duration,
@@ -194,6 +195,8 @@ type Reason = (Trigger, Option<Asked>);
 struct Ended {
     online: bool,
     began: Moment,
+    /// When the last one began that a local write set off.
+    wrote: Option<Moment>,
     /// When it ended; `None`: it was cut.
     at: Option<Moment>,
     failures: u32,
@@ -209,12 +212,16 @@ impl Run {
         let mut trigger = Trigger::Start;
         let mut asked: Option<Asked> = None;
         let mut failures: u32 = 0;
+        let mut wrote = None;
         loop {
             let generation = self.node.store().generation().await.unwrap_or(0);
             let (began, woken) = (self.moment(), presence.borrow_and_update().woken);
+            if trigger == Trigger::Write {
+                wrote = Some(began);
+            }
             let (online, at) = self.sync(trigger, asked.take()).await;
             failures = if online { 0 } else { failures.saturating_add(1) };
-            let ended = Ended { online, began, at, failures, generation, woken };
+            let ended = Ended { online, began, wrote, at, failures, generation, woken };
             (trigger, asked) = self.next(&mut asks, &mut live, &mut presence, &ended).await;
             if trigger == Trigger::Asked && asked.is_none() {
                 return;
@@ -341,12 +348,14 @@ impl Run {
         let interval = sleep(soon);
         let due = self.due();
         tokio::pin!(interval, due);
+        let since = ended.wrote.map_or(Duration::MAX, |at| at.ago(&**self.node.clock()));
+        let pause = sleep(self.options.debounce.saturating_sub(since));
         let written = async {
             // What failed is tried again at its time: what still waits is no new reason.
             if failed {
                 std::future::pending::<()>().await;
             }
-            self.written(ended.generation).await;
+            self.written(ended.generation, pause).await;
         };
         tokio::pin!(written);
         tokio::select! {
@@ -395,8 +404,8 @@ impl Run {
     }
 
     /// Ends when something unsent stands in the outbox that was not there before: written by this
-    /// process, or by another one on the same store.
-    async fn written(&self, generation: i64) {
+    /// process, or by another one on the same store. Not before `pause` ends.
+    async fn written(&self, generation: i64, pause: Sleep) {
         let mut head = self.node.watch(&self.space);
         let mut seen = generation;
         loop {
@@ -405,8 +414,7 @@ impl Run {
             if now != seen {
                 seen = now;
                 if self.sendable().await {
-                    sleep(self.options.debounce).await;
-                    return;
+                    return pause.await;
                 }
             }
             let poll = sleep(Duration::from_millis(500));

@@ -1,6 +1,7 @@
 //! Rooms 2 to 4 for changes that others push: from the door to the receipts.
 
 use crate::{Node, ReplicaError};
+use futures_util::future::join_all;
 use ropeway_core::{
     change::{Batch, Change, Grant},
     id::SpaceId,
@@ -12,8 +13,8 @@ use ropeway_store::StoreError;
 use std::sync::Arc;
 
 impl Node {
-    /// Decides a batch of changes in one transaction and answers one receipt a change, in order. What a
-    /// receipt says is durable. Errors mean that the machine failed and nothing was decided.
+    /// Decides a batch of changes and answers one receipt a change, in order. What a receipt says is durable. Errors
+    /// mean that the machine failed; what was decided nevertheless is answered as a replay.
     ///
     /// A batch that cannot be decided as a whole is decided one change at a time: one bad change never
     /// blocks its neighbours.
@@ -34,7 +35,16 @@ impl Node {
                 "a push may carry {most} changes, this one carries {sent}"
             )));
         }
-        let batch = Arc::new(batch);
+        let batches = match self.inner.store.batch_changes() {
+            Some(best) => batch.cut(best),
+            None => vec![batch],
+        };
+        let decided = batches.into_iter().map(|batch| self.take_one(space, Arc::new(batch)));
+        let decided: Result<Vec<_>, _> = join_all(decided).await.into_iter().collect();
+        Ok(decided?.into_iter().flatten().collect())
+    }
+
+    async fn take_one(&self, space: &SpaceId, batch: Arc<Batch>) -> Result<Vec<Receipt>, ReplicaError> {
         match self.decide(space, batch.clone()).await {
             Err(ReplicaError::Store(StoreError::Fault { what, .. })) if !batch.changes.is_empty() => {
                 tracing::error!(what, "a batch could not be decided as a whole");

@@ -97,6 +97,19 @@ fn the_interval_and_a_persons_wish_set_it_off() {
     });
 }
 
+/// What is written after a quiet time goes at once, however long the pause between two such syncs is.
+#[test]
+fn a_write_after_a_quiet_time_does_not_wait() {
+    on_every_store(|venue| async move {
+        let follower = follow(&venue, FollowOptions { debounce: Duration::from_secs(3_600), ..quiet() });
+        until(&follower, "the first sync", |s| s.syncs == 1).await;
+        write(&venue.pi, "referee", Create, "race", "r1", json!({"name": "Sprint"})).await;
+        let second = until(&follower, "the write", |s| s.syncs == 2).await;
+        assert_eq!(second.trigger, Some(Trigger::Write));
+        venue.assert_equal().await;
+    });
+}
+
 /// Two followers on one store keep out of each other's way (the lease), and nothing is sent twice.
 #[test]
 fn two_followers_on_one_store_take_turns() {

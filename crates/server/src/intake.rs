@@ -46,8 +46,7 @@ impl Host {
     ) -> Result<Decided, Failure> {
         let (node, space) = (self.node(), caller.space());
         let started = Instant::now();
-        node.may_push(&caller.device).await?;
-        let before = node.store().space(space).await.map_err(ReplicaError::from)?.head;
+        let before = node.may_push(&caller.device).await?.head;
         let batch = Batch { last, ..Batch::new(node.grant_of(&caller.device), changes) };
         let decided = node.take(space, batch).await;
         self.wrote(&decided);

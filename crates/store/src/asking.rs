@@ -40,6 +40,11 @@ impl Asking {
         Self { snapshot, first, left: NEED_ROUNDS_MAX + extra }
     }
 
+    /// What is to be loaded before it is asked: taken here, [`Asking::next`] does not name it again.
+    pub(crate) fn first(&mut self) -> Option<Keys> {
+        self.first.take()
+    }
+
     /// Asks, and says what to do with the answer. A decision that panics, that asks without end or that
     /// writes what no reader could follow is a [`StoreError::Fault`].
     pub(crate) fn next(

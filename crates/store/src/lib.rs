@@ -26,7 +26,7 @@ pub use audit::{Audit, Holding};
 pub use backup::{BackupError, Manifest};
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use postgres::{PostgresOptions, PostgresStore, Progress};
+pub use postgres::{Alone, PostgresOptions, PostgresStore, Progress};
 pub use purge::{Purged, Walk};
 pub use quarantine::{Quarantine, QuarantineEnd, Quarantined, Room};
 pub use registry::{Device, DeviceStatus, Member, SyncOutcome, SyncRun};
@@ -45,7 +45,7 @@ use ropeway_core::{
     retention::Lines,
     time::{Stamp, Time},
 };
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 /// A pure decision over a snapshot. It may be called again: with more loaded, or because the database
 /// asked for the transaction to be run again.
@@ -204,6 +204,12 @@ pub trait Store: Quarantine {
 
     /// How the servers of one node tell each other about new heads, where they can.
     fn news(&self) -> Option<Arc<dyn News>> {
+        None
+    }
+
+    /// Of how many changes a decision is best made where more than that wait: a store that writes one decision while
+    /// the next one is made says so.
+    fn batch_changes(&self) -> Option<NonZeroUsize> {
         None
     }
 

@@ -101,7 +101,8 @@ impl Place for Postgres {
         let to = PostgresStore::open(to).await.unwrap();
         let unpacked = Unpacked::aside(&file, &aside.path().join("fresh")).unwrap();
         let store = unpacked.open(now).unwrap();
-        to.restore(unpacked, store, false, Arc::new(|_, _| {})).await.unwrap();
+        let alone = to.alone().await.unwrap();
+        to.restore(unpacked, store, alone, false, Arc::new(|_, _| {})).await.unwrap();
         Box::new(copy)
     }
 }

@@ -48,9 +48,19 @@ fn unpacked(file: &Path) -> (Unpacked, SqliteStore) {
 
 async fn restored(file: &Path) -> Database {
     let database = Database::create().await;
-    let (unpacked, store) = unpacked(file);
-    on(&database).await.restore(unpacked, store, false, quietly()).await.unwrap();
+    take(&database, unpacked(file), false).await.unwrap();
     database
+}
+
+/// Restores into a database that nobody else has open.
+async fn take(
+    database: &Database,
+    (unpacked, store): (Unpacked, SqliteStore),
+    replace: bool,
+) -> Result<(), BackupError> {
+    let target = on(database).await;
+    let alone = target.alone().await?;
+    target.restore(unpacked, store, alone, replace, quietly()).await
 }
 
 /// A newer schema has a column that nobody moves: this fails.
@@ -378,39 +388,71 @@ async fn postgres_nodes_are_replaced_when_told_and_as_a_whole() {
     let target: Stored = Arc::new(target);
     put_all(&target, &space(), vec![(key("mine"), doc(r#"{"kept":true}"#))]).await;
     let mine = target.audit().await.unwrap();
-    let take = async |replace: bool, file: &Path| {
-        let (unpacked, store) = unpacked(file);
-        on(&to).await.restore(unpacked, store, replace, quietly()).await
-    };
-    let used = take(true, &file).await.unwrap_err();
+    let used = take(&to, unpacked(&file), true).await.unwrap_err();
     assert!(matches!(used, BackupError::InUse(_)), "{used}");
     drop(target);
-    let occupied = take(false, &file).await.unwrap_err();
+    let occupied = take(&to, unpacked(&file), false).await.unwrap_err();
     assert!(matches!(occupied, BackupError::Occupied(_)), "{occupied}");
     let Present::Database(there, newer) = on(&to).await.present(&manifest).await.unwrap() else { panic!() };
     assert_eq!((&there, newer), (&mine, vec![(space(), 0)]));
 
     // The file breaks off in the middle.
-    let (unpacked, store) = unpacked(&file);
+    let (broken, store) = unpacked(&file);
     let fresh = file.with_extension("fresh");
     drop(store);
     let torn = Connection::open(&fresh).unwrap();
     torn.execute_batch("DROP TABLE rw_quarantine").unwrap();
     drop(torn);
     let store = SqliteStore::open(&fresh, Options::new(Epoch::trusted("x"), NOW)).unwrap();
-    let broken = on(&to).await.restore(unpacked, store, true, quietly()).await.unwrap_err();
+    let broken = take(&to, (broken, store), true).await.unwrap_err();
     assert!(broken.to_string().contains("rw_quarantine"), "{broken}");
     // And one whose rows are not what it says they are.
-    let (unpacked, store) = self::unpacked(&file);
+    let (wrong, store) = unpacked(&file);
     drop(store);
-    let wrong = Connection::open(&fresh).unwrap();
-    wrong.execute_batch("UPDATE rw_records SET data = '{\"n\":2}' WHERE no = 1").unwrap();
-    drop(wrong);
+    let file_of_it = Connection::open(&fresh).unwrap();
+    file_of_it.execute_batch("UPDATE rw_records SET data = '{\"n\":2}' WHERE no = 1").unwrap();
+    drop(file_of_it);
     let store = SqliteStore::open(&fresh, Options::new(Epoch::trusted("x"), NOW)).unwrap();
-    let wrong = on(&to).await.restore(unpacked, store, true, quietly()).await.unwrap_err();
+    let wrong = take(&to, (wrong, store), true).await.unwrap_err();
     assert!(wrong.to_string().contains("digest"), "{wrong}");
     assert_eq!(on(&to).await.audit().await.unwrap(), mine, "nothing was replaced by half");
 
-    take(true, &file).await.unwrap();
+    take(&to, unpacked(&file), true).await.unwrap();
     assert_eq!(on(&to).await.audit().await.unwrap().spaces, manifest.spaces);
+}
+
+/// Between the moment when nobody had the database open and the one when it is replaced, a server may start, take
+/// in what somebody makes, and stop again; or go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_since_is_not_replaced() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("backup");
+    let from = Database::create().await;
+    let store: Stored = Arc::new(on(&from).await);
+    store.open_space(&space()).await.unwrap();
+    put(&store, "a", "{}").await;
+    on(&from).await.backup(file.clone(), false, NOW, quietly()).await.unwrap();
+
+    let to = Database::create().await;
+    let target = on(&to).await;
+    target.open_space(&space()).await.unwrap();
+    let alone = target.alone().await.unwrap();
+    let passing: Stored = Arc::new(on(&to).await);
+    put(&passing, "late", "{}").await;
+    drop(passing);
+    target.alone().await.unwrap();
+    let (fresh, store) = unpacked(&file);
+    let wrote = target.restore(fresh, store, alone, true, quietly()).await.unwrap_err();
+    assert!(matches!(wrote, BackupError::InUse(_)), "{wrote}");
+
+    let alone = target.alone().await.unwrap();
+    let staying = on(&to).await;
+    let (fresh, store) = unpacked(&file);
+    let stays = target.restore(fresh, store, alone, true, quietly()).await.unwrap_err();
+    assert!(matches!(stays, BackupError::InUse(_)), "{stays}");
+    let records = staying.records(&space(), &[key("late")]).await.unwrap();
+    assert_eq!(records.len(), 1, "what was written in between is there");
+
+    drop((staying, target));
+    take(&to, unpacked(&file), true).await.unwrap();
 }

@@ -23,7 +23,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
     let node = node::open(dir.path(), "cloud.db", false).await?;
     let served = node::Served::start(&node).await?;
     let mut bare = Bare::open(&dir.path().join("bare.db"))?;
-    let clients = clients(&served, &node).await?;
+    let clients = clients(&served.url, &node).await?;
     let (mut ours, mut many, mut direct) = (Vec::new(), Vec::new(), Vec::new());
     let (mut limits, mut ratios) = (Vec::new(), Vec::new());
     for round in 0..rounds as u64 {
@@ -93,11 +93,11 @@ pub(super) async fn direct(node: &Node, run: u64, count: usize) -> Result<f64> {
     Ok(rate(count, watch.elapsed()))
 }
 
-/// Clients of a node, each a device of its own.
-pub(super) async fn clients(served: &node::Served, node: &Node) -> Result<Vec<HttpTransport>> {
+/// Clients of a node that is served there, each a device of its own.
+pub(super) async fn clients(url: &str, node: &Node) -> Result<Vec<HttpTransport>> {
     let mut clients = Vec::with_capacity(CLIENTS);
     for _ in 0..CLIENTS {
-        clients.push(served.another(node).await?);
+        clients.push(node::enrolled(node, url, "admin").await?.1);
     }
     Ok(clients)
 }

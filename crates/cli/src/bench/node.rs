@@ -46,7 +46,7 @@ async fn over(store: Stored, profile: &str, follows: bool) -> Result<Node> {
 
 /// A node that serves, and how to reach it.
 pub(super) struct Served {
-    url: String,
+    pub(super) url: String,
     pub(super) transport: HttpTransport,
     /// The device.
     pub(super) device: Device,
@@ -76,11 +76,6 @@ impl Served {
         Ok(Self { url, transport, device, stop: Some(stop), task })
     }
 
-    /// One more device's way to it.
-    pub(super) async fn another(&self, node: &Node) -> Result<HttpTransport> {
-        Ok(enrolled(node, &self.url, "admin").await?.1)
-    }
-
     /// Stops serving.
     pub(super) async fn stop(mut self) {
         if let Some(stop) = self.stop.take() {
@@ -90,7 +85,8 @@ impl Served {
     }
 }
 
-async fn enrolled(node: &Node, url: &str, role: &str) -> Result<(Device, HttpTransport)> {
+/// A new device of this role, and its way to the server.
+pub(super) async fn enrolled(node: &Node, url: &str, role: &str) -> Result<(Device, HttpTransport)> {
     let enrolment = Enrolment {
         id: None,
         name: "bench".into(),

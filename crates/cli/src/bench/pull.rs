@@ -120,24 +120,24 @@ impl Memory {
         let (seen, ended) = (Arc::clone(&most), Arc::clone(&stop));
         std::thread::spawn(move || {
             while !ended.load(Ordering::Relaxed) {
-                seen.fetch_max(resident(), Ordering::Relaxed);
+                seen.fetch_max(resident("self"), Ordering::Relaxed);
                 #[allow(clippy::disallowed_methods)] // a sampler samples
                 std::thread::sleep(std::time::Duration::from_millis(5));
             }
         });
-        Self { before: resident(), most, stop }
+        Self { before: resident("self"), most, stop }
     }
 
     fn grown_mb(self) -> f64 {
         self.stop.store(true, Ordering::Relaxed);
-        let most = self.most.load(Ordering::Relaxed).max(resident());
+        let most = self.most.load(Ordering::Relaxed).max(resident("self"));
         most.saturating_sub(self.before) as f64 / (1 << 20) as f64
     }
 }
 
-/// Resident bytes of this process; 0 where the system does not say.
-pub(super) fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+/// Resident bytes of a process; 0 where the system does not say.
+pub(super) fn resident(process: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     line.and_then(|l| l.trim().trim_end_matches(" kB").trim().parse::<u64>().ok()).unwrap_or(0) * 1024
 }

@@ -79,7 +79,7 @@ pub fn cases() -> Vec<Case> {
         outbox: entries_round_trip, entries_are_listed_by_state, entries_are_found_by_record_and_number,
             batches_are_sealed_until_answered;
         writers: two_stores_lose_nothing, single_changes_from_many_tasks, a_failing_neighbour_harms_nobody,
-            a_caller_that_goes_leaves_no_half;
+            a_caller_that_goes_leaves_no_half, each_sees_what_the_one_before_wrote;
         absorb: everything_at_once, rows_come_in_staging_order, conflicts_come_after_what_they_are_about, reached_entries_are_settled,
             settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
             a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor,

@@ -2,12 +2,22 @@
 
 use super::{On, hand::*};
 use crate::{StoreError, Stored};
+use futures_util::future::join_all;
 use ropeway_core::{
-    id::{ChangeId, Key},
-    plan::{Keys, Snapshot},
+    audience::{AudienceRow, Subscription},
+    id::{ChangeId, Key, SpaceId},
+    outbox::EntryState,
+    plan::{Keys, Link, Plan, Print, Probe, Snapshot},
     time::Stamp,
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 async fn opened(on: &On) -> Stored {
     let store = on.open().await;
@@ -75,6 +85,112 @@ pub(super) async fn single_changes_from_many_tasks(on: On) {
     }
     assert_eq!((heads.len(), counted(&store).await), (300, 300));
     sound(&*store, &space()).await;
+}
+
+/// What a decision reads and writes one more of, besides records.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Receipts,
+    Twins,
+    Links,
+    Outbox,
+    Entries,
+    Audiences,
+    Subscriptions,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Receipts,
+        Self::Twins,
+        Self::Links,
+        Self::Outbox,
+        Self::Entries,
+        Self::Audiences,
+        Self::Subscriptions,
+    ];
+
+    fn asked(self) -> Keys {
+        let (shared, mut keys) = (key("shared"), Keys::default());
+        match self {
+            Self::Receipts => keys.receipts = (0..8).map(|n| ChangeId::trusted(format!("c{n}"))).collect(),
+            Self::Twins => _ = keys.twins.insert(probe()),
+            Self::Links => _ = keys.links.insert(shared),
+            Self::Outbox => _ = keys.outbox.insert(shared),
+            Self::Entries => keys.entries = (1..=8).collect(),
+            Self::Audiences => _ = keys.audiences.insert(shared),
+            Self::Subscriptions => _ = keys.readers.insert(device("phone")),
+        }
+        keys
+    }
+
+    fn seen(self, snapshot: &Snapshot) -> usize {
+        match self {
+            Self::Receipts => snapshot.receipts.len(),
+            Self::Twins => snapshot.twins.values().map(Vec::len).sum(),
+            Self::Links => snapshot.links.values().map(Vec::len).sum(),
+            Self::Outbox | Self::Entries => snapshot.outbox.values().map(Vec::len).sum(),
+            Self::Audiences => snapshot.audiences.values().map(Vec::len).sum(),
+            Self::Subscriptions => snapshot.subscriptions.values().map(Vec::len).sum(),
+        }
+    }
+
+    fn add(self, n: usize, snapshot: &Snapshot, plan: &mut Plan) {
+        let (shared, entered, left, via) = (key("shared"), plan.head, None, None);
+        let (made, name) = (key(&format!("made{n}")), format!("c{n}"));
+        let entry = |on| entry(snapshot.next_entry, &name, on, EntryState::Pending);
+        match self {
+            Self::Receipts => plan.receipts.push(remembered(&name, &made, plan.head)),
+            Self::Twins => plan.prints.push(Print { key: made, print: probe().print, at: 5 }),
+            Self::Links => plan.links.push(Link { parent: shared, child: made, field: "race".into() }),
+            Self::Outbox => plan.outbox.push(entry(&shared)),
+            Self::Entries => plan.outbox.push(entry(&made)),
+            Self::Audiences => {
+                plan.audiences.push(AudienceRow { record: shared, audience: name, via, entered, left });
+            }
+            Self::Subscriptions => {
+                let reader = device("phone");
+                plan.subscriptions.push(Subscription { reader, audience: name, via, entered, left });
+            }
+        }
+    }
+}
+
+fn probe() -> Probe {
+    Probe { collection: key("shared").collection, print: "7".into(), from: 0, to: 9 }
+}
+
+/// Decisions that are handed in at the same moment are made one after the other: each sees what the one before it
+/// wrote, whatever a store reads ahead.
+pub(super) async fn each_sees_what_the_one_before_wrote(on: On) {
+    let (store, mut unseen) = (opened(&on).await, Vec::new());
+    for kind in Kind::ALL {
+        let space = SpaceId::trusted(format!("{kind:?}"));
+        store.open_space(&space).await.unwrap();
+        let counted = (0..8).map(|n| {
+            let saw = Arc::new(AtomicUsize::new(0));
+            let told = saw.clone();
+            let decide = move |snapshot: &Snapshot| {
+                told.store(kind.seen(snapshot), Ordering::Relaxed);
+                let mut draft = Draft::over(snapshot);
+                draft.put(&key(&format!("made{n}")), doc("{}"));
+                kind.add(n, snapshot, &mut draft.plan);
+                draft.done()
+            };
+            let (store, space) = (store.clone(), space.clone());
+            async move {
+                let mut asked = kind.asked();
+                asked.records.insert(key(&format!("made{n}")));
+                store.transact(&space, NOW, asked, Box::new(decide)).await.unwrap();
+                saw.load(Ordering::Relaxed)
+            }
+        });
+        let saw: BTreeSet<usize> = join_all(counted).await.into_iter().collect();
+        if saw != (0..8).collect() {
+            unseen.push((kind, saw));
+        }
+    }
+    assert!(unseen.is_empty(), "{unseen:?}");
 }
 
 /// Writes that are committed together do not fail together.

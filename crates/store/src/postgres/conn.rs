@@ -10,11 +10,14 @@ use deadpool_postgres::{Object, Pool};
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio_postgres::{
-    Row,
+    Error, Row,
     binary_copy::{BinaryCopyInWriter, BinaryCopyOutStream},
     types::{ToSql, Type},
 };
@@ -47,18 +50,23 @@ pub(super) struct Data {
 }
 
 /// What a transaction may do.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum How {
     /// Write.
     Write,
     /// Only read: everything that it reads is of one moment.
     Read,
+    /// Run one statement, which is a transaction by itself.
+    Once,
 }
 
 /// An open transaction.
 pub(super) struct Tx {
     /// `None` once it ended well and the connection is the pool's again.
     client: Option<Object>,
+    how: How,
+    /// Whether the server was told that it begins.
+    begun: AtomicBool,
     pub(super) follows: bool,
 }
 
@@ -67,22 +75,45 @@ impl Db {
     /// error. A transaction that met others, or whose connection broke, is run again.
     pub(super) async fn write<A: Send + 'static, T: Send + 'static>(
         &self,
+        args: A,
+        work: for<'a> fn(&'a Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        self.apart(How::Write, args, work).await
+    }
+
+    /// Runs `work` in one read transaction: everything it reads is of one moment.
+    pub(super) async fn read<A: Send + 'static, T: Send + 'static>(
+        &self,
+        args: A,
+        work: for<'a> fn(&'a Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        self.apart(How::Read, args, work).await
+    }
+
+    /// Runs `work`, which is one statement that reads or writes: one way to the server and back.
+    pub(super) async fn once<A: Send + 'static, T: Send + 'static>(
+        &self,
+        args: A,
+        work: for<'a> fn(&'a Tx, &'a mut A) -> Work<'a, T>,
+    ) -> Done<T> {
+        self.apart(How::Once, args, work).await
+    }
+
+    async fn apart<A: Send + 'static, T: Send + 'static>(
+        &self,
+        how: How,
         mut args: A,
-        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
+        work: for<'a> fn(&'a Tx, &'a mut A) -> Work<'a, T>,
     ) -> Done<T> {
         let db = self.clone();
-        let task = tokio::spawn(async move { db.run(How::Write, &mut args, work).await });
+        let task = tokio::spawn(async move { db.run(how, &mut args, work).await });
         task.await.unwrap_or_else(|ended| Err(fault(format!("a transaction ended early: {ended}"))))
     }
 
     /// Begins a transaction. Whoever calls this ends it, on a task that nobody cancels.
     pub(super) async fn begin(&self, how: How) -> Done<Tx> {
-        let tx = Tx { client: Some(self.client().await?), follows: self.follows };
-        tx.run(match how {
-            How::Write => "BEGIN",
-            How::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        })
-        .await?;
+        let mut tx = Tx::on(self.client().await?, how);
+        tx.follows = self.follows;
         Ok(tx)
     }
 
@@ -113,17 +144,6 @@ impl Db {
         Ok(client)
     }
 
-    /// Runs `work` in one read transaction: everything it reads is of one moment.
-    pub(super) async fn read<A: Send + 'static, T: Send + 'static>(
-        &self,
-        mut args: A,
-        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
-    ) -> Done<T> {
-        let db = self.clone();
-        let task = tokio::spawn(async move { db.run(How::Read, &mut args, work).await });
-        task.await.unwrap_or_else(|ended| Err(fault(format!("a read ended early: {ended}"))))
-    }
-
     /// Runs a transaction to its end, and again where it met others or its connection broke. Where the answer
     /// to COMMIT was lost with that, what was decided is found as a replay. Whoever calls this is on a task
     /// that nobody cancels.
@@ -131,16 +151,16 @@ impl Db {
         &self,
         how: How,
         args: &mut A,
-        work: for<'a> fn(&'a mut Tx, &'a mut A) -> Work<'a, T>,
+        work: for<'a> fn(&'a Tx, &'a mut A) -> Work<'a, T>,
     ) -> Done<T> {
         let (mut tries, mut pause) = (0, PAUSE);
         loop {
             let ended = async {
-                let mut tx = self.begin(how).await?;
-                let done = work(&mut tx, args).await;
+                let tx = self.begin(how).await?;
+                let done = work(&tx, args).await;
                 match how {
                     How::Write => tx.end(done).await,
-                    How::Read => {
+                    How::Read | How::Once => {
                         tx.roll_back().await;
                         done
                     }
@@ -170,48 +190,75 @@ macro_rules! together {
 }
 pub(super) use together;
 
+impl How {
+    /// What the server is told.
+    fn begins(self) -> &'static str {
+        match self {
+            Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Self::Write | Self::Once => "BEGIN",
+        }
+    }
+}
+
 impl Tx {
-    /// Begins a transaction on a connection.
-    pub(super) async fn begin(client: Object) -> Done<Self> {
-        let tx = Self { client: Some(client), follows: false };
-        tx.run("BEGIN").await?;
-        Ok(tx)
+    /// A transaction on a connection. The server is told with the first statement.
+    pub(super) fn on(client: Object, how: How) -> Self {
+        Self { client: Some(client), how, begun: AtomicBool::new(how == How::Once), follows: false }
     }
 
     /// Runs a statement and returns its rows.
     pub(super) async fn query(&self, sql: &'static str, params: Params<'_>) -> Done<Vec<Row>> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.query(&statement, params).await?)
+        self.send(async |client: &Object| {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, params).await
+        })
+        .await
     }
 
     /// Runs a statement that returns at most one row.
     pub(super) async fn one(&self, sql: &'static str, params: Params<'_>) -> Done<Option<Row>> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.query_opt(&statement, params).await?)
+        self.send(async |client: &Object| {
+            let statement = client.prepare_cached(sql).await?;
+            client.query_opt(&statement, params).await
+        })
+        .await
     }
 
     /// Runs a statement. How many rows it wrote.
     pub(super) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Done<u64> {
-        let client = self.client()?;
-        let statement = client.prepare_cached(sql).await?;
-        Ok(client.execute(&statement, params).await?)
+        self.send(async |client: &Object| {
+            let statement = client.prepare_cached(sql).await?;
+            client.execute(&statement, params).await
+        })
+        .await
     }
 
     /// Runs text that the engine made itself: views, whose names come from a profile.
     pub(super) async fn run(&self, sql: &str) -> Done<()> {
-        Ok(self.client()?.batch_execute(sql).await?)
+        self.send(async |client: &Object| client.batch_execute(sql).await).await
     }
 
     /// The one row of a statement that the engine made itself.
     pub(super) async fn made(&self, sql: &str) -> Done<Row> {
-        Ok(self.client()?.query_one(sql, &[]).await?)
+        self.send(async |client: &Object| client.query_one(sql, &[]).await).await
+    }
+
+    /// Sends a statement. The first one travels with the word that a transaction begins, before which nothing
+    /// of it counts.
+    async fn send<T>(&self, statement: impl AsyncFnOnce(&Object) -> Result<T, Error>) -> Done<T> {
+        let client = self.client()?;
+        if self.begun.swap(true, Ordering::Relaxed) {
+            return Ok(statement(client).await?);
+        }
+        let (began, done) = tokio::join!(biased; client.batch_execute(self.how.begins()), statement(client));
+        began?;
+        Ok(done?)
     }
 
     /// Streams what a statement finds, as fast as it is taken.
     pub(super) async fn copy_out(&self, sql: &str, types: &[Type]) -> Done<BinaryCopyOutStream> {
-        let stream = self.client()?.copy_out(&format!("COPY ({sql}) TO STDOUT (FORMAT binary)")).await?;
+        let sql = format!("COPY ({sql}) TO STDOUT (FORMAT binary)");
+        let stream = self.send(async |client: &Object| client.copy_out(&sql).await).await?;
         Ok(BinaryCopyOutStream::new(stream, types))
     }
 
@@ -223,7 +270,8 @@ impl Tx {
         types: &[Type],
     ) -> Done<BinaryCopyInWriter> {
         let sql = format!("COPY {table} ({}) FROM STDIN (FORMAT binary)", columns.join(", "));
-        Ok(BinaryCopyInWriter::new(self.client()?.copy_in(&sql).await?, types))
+        let sink = self.send(async |client: &Object| client.copy_in(&sql).await).await?;
+        Ok(BinaryCopyInWriter::new(sink, types))
     }
 
     /// Commits what was done, or undoes everything.
@@ -238,17 +286,21 @@ impl Tx {
     }
 
     /// Makes everything durable.
-    pub(super) async fn commit(mut self) -> Done<()> {
-        self.run("COMMIT").await?;
-        self.client = None;
-        Ok(())
+    pub(super) async fn commit(self) -> Done<()> {
+        self.over("COMMIT").await
     }
 
     /// Undoes everything.
-    pub(super) async fn roll_back(mut self) {
-        if self.run("ROLLBACK").await.is_ok() {
-            self.client = None;
+    pub(super) async fn roll_back(self) {
+        let _ = self.over("ROLLBACK").await;
+    }
+
+    async fn over(mut self, word: &str) -> Done<()> {
+        if *self.begun.get_mut() && self.how != How::Once {
+            self.client()?.batch_execute(word).await?;
         }
+        self.client = None;
+        Ok(())
     }
 
     fn client(&self) -> Done<&Object> {

@@ -72,7 +72,7 @@ pub(super) async fn stage(tx: &Tx, space: &SpaceId, epoch: &Epoch, fed: &[Fed], 
 
 /// Takes a page of a first pull in; what waits for the pull's end is staged.
 pub(super) async fn portion(
-    tx: &mut Tx,
+    tx: &Tx,
     space: &SpaceId,
     now: Time,
     portion: &Portion,
@@ -185,7 +185,7 @@ async fn staged_epoch(tx: &Tx, space: i32) -> Done<Option<String>> {
 
 /// Takes in what is staged and settles what the cursor has reached.
 pub(super) async fn absorb(
-    tx: &mut Tx,
+    tx: &Tx,
     space: &SpaceId,
     now: Time,
     end: &PullEnd,

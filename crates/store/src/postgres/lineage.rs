@@ -2,7 +2,7 @@
 //! may lack what was acknowledged before, so each begins a new epoch, like a restored backup.
 
 use super::{
-    conn::Tx,
+    conn::{How, Tx},
     epoch,
     errors::{Done, corrupt},
     registry,
@@ -43,7 +43,7 @@ pub(super) async fn is_same(client: &Client, now_is: &str) -> Done<bool> {
 
 /// Begins an epoch where the database is another one than noted. `seed` is drawn by this process alone.
 pub(super) async fn begin(client: Object, now_is: &str, seed: &str) -> Done<()> {
-    let tx = Tx::begin(client).await?;
+    let tx = Tx::on(client, How::Write);
     let began = async {
         let row =
             tx.one(HOLD, &[&NAME]).await?.ok_or_else(|| corrupt("it is not noted which data this is"))?;

@@ -27,7 +27,7 @@ mod transfer;
 mod views;
 
 pub use open::PostgresOptions;
-pub use transfer::Progress;
+pub use transfer::{Alone, Progress};
 
 use crate::{
     Absorb, Audit, Counts, Decide, Device, Durability, FeedPage, Followed, Member, News, Place, Portion,
@@ -49,7 +49,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use space::Space;
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 use transact::Queues;
 
 /// A node's records in one PostgreSQL database. Several servers may have it open at the same time.
@@ -107,6 +107,10 @@ impl Store for PostgresStore {
         Some(self.news.clone())
     }
 
+    fn batch_changes(&self) -> Option<NonZeroUsize> {
+        Some(transact::BATCH)
+    }
+
     async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
         self.db
             .write(space.clone(), |tx, id| Box::pin(async move { Ok(Space::create(tx, id).await?.state()) }))
@@ -115,7 +119,7 @@ impl Store for PostgresStore {
 
     async fn space(&self, space: &SpaceId) -> Result<SpaceState, StoreError> {
         self.db
-            .read(space.clone(), |tx, id| Box::pin(async move { Ok(Space::read(tx, id).await?.state()) }))
+            .once(space.clone(), |tx, id| Box::pin(async move { Ok(Space::read(tx, id).await?.state()) }))
             .await
     }
 
@@ -346,18 +350,18 @@ impl Store for PostgresStore {
     }
 
     async fn devices(&self) -> Result<Vec<Device>, StoreError> {
-        self.db.read((), |tx, ()| Box::pin(registry::devices(tx))).await
+        self.db.once((), |tx, ()| Box::pin(registry::devices(tx))).await
     }
 
     async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError> {
         self.db
-            .read((space.clone(), id.clone()), |tx, (space, id)| Box::pin(registry::device(tx, space, id)))
+            .once((space.clone(), id.clone()), |tx, (space, id)| Box::pin(registry::device(tx, space, id)))
             .await
     }
 
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError> {
         let hash = token_hash.to_owned();
-        self.db.read(hash, |tx, hash| Box::pin(registry::device_by_token(tx, hash))).await
+        self.db.once(hash, |tx, hash| Box::pin(registry::device_by_token(tx, hash))).await
     }
 
     async fn touch_device(
@@ -368,7 +372,7 @@ impl Store for PostgresStore {
         pulled: Option<Stamp>,
     ) -> Result<(), StoreError> {
         self.db
-            .write((space.clone(), id.clone(), seen, pulled), |tx, (space, id, seen, pulled)| {
+            .once((space.clone(), id.clone(), seen, pulled), |tx, (space, id, seen, pulled)| {
                 Box::pin(registry::touch_device(tx, space, id, *seen, *pulled))
             })
             .await
@@ -383,7 +387,7 @@ impl Store for PostgresStore {
     }
 
     async fn members(&self) -> Result<Vec<Member>, StoreError> {
-        self.db.read((), |tx, ()| Box::pin(registry::members(tx))).await
+        self.db.once((), |tx, ()| Box::pin(registry::members(tx))).await
     }
 
     async fn put_run(&self, space: &SpaceId, run: &SyncRun) -> Result<(), StoreError> {
@@ -415,12 +419,12 @@ impl Store for PostgresStore {
     }
 
     async fn meta(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.db.read(name.to_owned(), |tx, name| Box::pin(registry::meta(tx, name))).await
+        self.db.once(name.to_owned(), |tx, name| Box::pin(registry::meta(tx, name))).await
     }
 
     async fn put_meta(&self, name: &str, value: &str) -> Result<(), StoreError> {
         self.db
-            .write((name.to_owned(), value.to_owned()), |tx, (name, value)| {
+            .once((name.to_owned(), value.to_owned()), |tx, (name, value)| {
                 Box::pin(registry::put_meta(tx, name, value))
             })
             .await
@@ -435,7 +439,7 @@ impl Store for PostgresStore {
     ) -> Result<bool, StoreError> {
         let swap = (name.to_owned(), expected.map(str::to_owned), value.to_owned(), durability);
         self.db
-            .write(swap, |tx, (name, expected, value, durability)| {
+            .once(swap, |tx, (name, expected, value, durability)| {
                 Box::pin(registry::swap_meta(tx, name, expected.as_deref(), value, *durability))
             })
             .await
@@ -457,13 +461,13 @@ impl Store for PostgresStore {
     }
 
     async fn generation(&self) -> Result<i64, StoreError> {
-        self.db.read((), |tx, ()| Box::pin(registry::generation(tx))).await
+        self.db.once((), |tx, ()| Box::pin(registry::generation(tx))).await
     }
 
     async fn size(&self) -> Result<u64, StoreError> {
         const SIZE: &str = "SELECT pg_database_size(current_database())";
         self.db
-            .read((), |tx, ()| {
+            .once((), |tx, ()| {
                 Box::pin(async move {
                     match tx.one(SIZE, &[]).await? {
                         Some(row) => Ok(row.try_get::<_, i64>(0)?.cast_unsigned()),

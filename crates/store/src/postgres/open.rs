@@ -7,7 +7,7 @@ use super::{
     schema,
 };
 use crate::StoreError;
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, QueueMode, RecyclingMethod, Runtime, Timeouts};
 use ropeway_core::{id::Epoch, time::Time};
 use std::{
     sync::{Arc, Mutex},
@@ -56,6 +56,8 @@ pub(super) async fn open(options: &PostgresOptions, begin: bool) -> Done<Option<
         .max_size(options.connections.max(2))
         .timeouts(Timeouts { wait, create: Some(Duration::from_secs(10)), recycle: wait })
         .runtime(Runtime::Tokio1)
+        // The connection that was used last knows the most by heart.
+        .queue_mode(QueueMode::Lifo)
         .build()
         .map_err(|e| corrupt(format!("no pool of connections: {e}")))?;
     let mut client = pool.get().await?;

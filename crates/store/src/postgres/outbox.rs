@@ -5,7 +5,6 @@ use super::{
     errors::{Done, bad_json},
     load,
     rows::{opt_json, to_json},
-    space::Space,
 };
 use crate::{Counts, codes};
 use ropeway_core::{
@@ -156,13 +155,13 @@ pub(super) async fn counts(tx: &Tx, space: i32) -> Done<Counts> {
 }
 
 /// Writes sealed batches down and drops answered ones.
-pub(super) async fn seal(tx: &Tx, space: &Space, sealed: &[Sealed], unsealed: &[String]) -> Done<()> {
+pub(super) async fn seal(tx: &Tx, space: i32, sealed: &[Sealed], unsealed: &[String]) -> Done<()> {
     if !unsealed.is_empty() {
-        tx.execute(UNSEAL, &[&space.no, &unsealed]).await?;
+        tx.execute(UNSEAL, &[&space, &unsealed]).await?;
     }
     for batch in sealed {
         let changes = i64::try_from(batch.changes).unwrap_or(i64::MAX);
-        tx.execute(SEAL, &[&space.no, &batch.id, &changes, &batch.body]).await?;
+        tx.execute(SEAL, &[&space, &batch.id, &changes, &batch.body]).await?;
     }
     Ok(())
 }

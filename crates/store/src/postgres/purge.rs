@@ -14,16 +14,12 @@ const TOMBSTONES: &str = "SELECT r.stamp, r.version, r.collection, r.id,
     AND l.parent = r.id AND l.field = '@joined')
   FROM rw_records r WHERE r.space = $1 AND r.state = 1 AND r.stamp > $2 AND r.stamp <= $3
   ORDER BY r.stamp LIMIT $4";
-const BURIED: &str = concat!(
-    "DELETE FROM rw_records r USING (SELECT $1::int AS space, k.* FROM unnest($2::bigint[]) AS k (stamp) ",
-    rows::few!(),
-    ") k WHERE r.space = k.space AND r.stamp = k.stamp"
-);
-const WORN: &str = concat!(
-    "DELETE FROM rw_audiences a USING (SELECT $1::int AS space, k.*
-     FROM unnest($2::text[], $3::text[]) AS k (collection, id) ",
-    rows::few!(),
-    ") k WHERE a.space = k.space AND a.collection = k.collection AND a.record = k.id"
+const BURIED: &str = rows::delete!("rw_records", "$2::bigint[]", "stamp", "r.stamp = k.stamp");
+const WORN: &str = rows::delete!(
+    "rw_audiences",
+    "$2::text[], $3::text[]",
+    "collection, id",
+    "r.collection = k.collection AND r.record = k.id"
 );
 const LEFT: &str =
     "DELETE FROM rw_audiences WHERE (space, collection, record, audience, via_collection, via) IN (
@@ -38,11 +34,7 @@ const NOTE: &str = "UPDATE rw_spaces SET purged = greatest(purged, $2), buried =
   writes = writes + 1 WHERE no = $1";
 const RECEIPTS: &str =
     "SELECT change, stamp FROM rw_receipts WHERE space = $1 AND change > $2 ORDER BY change LIMIT $3";
-const RECEIPT: &str = concat!(
-    "DELETE FROM rw_receipts r USING (SELECT $1::int AS space, k.* FROM unnest($2::text[]) AS k (change) ",
-    rows::few!(),
-    ") k WHERE r.space = k.space AND r.change = k.change"
-);
+const RECEIPT: &str = rows::delete!("rw_receipts", "$2::text[]", "change", "r.change = k.change");
 /// A version counts from when it was superseded, not from when it was written. Versions of one stamp (a
 /// restored database may have some) stay together.
 const HISTORY: &str = "SELECT h.stamp, h.collection, h.id, h.version, h.stamp <= $3
@@ -52,20 +44,15 @@ const HISTORY: &str = "SELECT h.stamp, h.collection, h.id, h.version, h.stamp <=
       (SELECT r.stamp FROM rw_records r WHERE r.space = $1 AND r.collection = h.collection AND r.id = h.id)
     ), $3) <= $3
   FROM rw_history h WHERE h.space = $1 AND h.stamp > $2 ORDER BY h.stamp FETCH FIRST $4 ROWS WITH TIES";
-const VERSIONS: &str = concat!(
-    "DELETE FROM rw_history h USING (SELECT $1::int AS space, k.*
-     FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[]) AS k (collection, id, version, stamp) ",
-    rows::few!(),
-    ") k WHERE h.space = k.space AND h.collection = k.collection AND h.id = k.id AND h.version = k.version
-     AND h.stamp = k.stamp"
+const VERSIONS: &str = rows::delete!(
+    "rw_history",
+    "$2::text[], $3::text[], $4::bigint[], $5::bigint[]",
+    "collection, id, version, stamp",
+    "r.collection = k.collection AND r.id = k.id AND r.version = k.version AND r.stamp = k.stamp"
 );
 const ENTRIES: &str = "SELECT seq, state >= 5 AND coalesce(tried_at, accepted_at) < $3 FROM rw_outbox
   WHERE space = $1 AND seq > $2 ORDER BY seq LIMIT $4";
-const ENTRY: &str = concat!(
-    "DELETE FROM rw_outbox o USING (SELECT $1::int AS space, k.* FROM unnest($2::bigint[]) AS k (seq) ",
-    rows::few!(),
-    ") k WHERE o.space = k.space AND o.seq = k.seq"
-);
+const ENTRY: &str = rows::delete!("rw_outbox", "$2::bigint[]", "seq", "r.seq = k.seq");
 const RUNS: &str = "SELECT no FROM rw_runs WHERE space = $1 AND started_at < $2 AND no NOT IN (
   SELECT no FROM rw_runs WHERE space = $1 ORDER BY no DESC LIMIT $3) ORDER BY no LIMIT $4";
 const RUN: &str = "DELETE FROM rw_runs WHERE space = $1 AND no = ANY ($2::bigint[])";

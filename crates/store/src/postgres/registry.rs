@@ -39,8 +39,24 @@ macro_rules! devices {
 const DEVICES: &str = devices!("ORDER BY name COLLATE \"C\", id, space");
 const DEVICE: &str = devices!("WHERE space = $1 AND id = $2");
 const BY_TOKEN: &str = devices!("WHERE token_hash = $1");
-const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = greatest(coalesce(last_seen_at, $2), $2),
-  pulled = coalesce($3, pulled) WHERE space = $4 AND id = $1";
+/// What is not in a space is counted here, so that one process notices another.
+macro_rules! count {
+    ($from:literal) => {
+        concat!(
+            "INSERT INTO rw_meta (name, value) SELECT '@writes', '1' ",
+            $from,
+            " ON CONFLICT (name) DO UPDATE SET value = (rw_meta.value::bigint + 1)::text"
+        )
+    };
+}
+/// Not waited for until it is on disk: it never overtakes what was committed before, nor does anything that was
+/// decided by it overtake it.
+const TOUCH: &str = concat!(
+    "WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)), counted AS (",
+    count!(""),
+    ") UPDATE rw_devices SET last_seen_at = greatest(coalesce(last_seen_at, $2), $2),
+     pulled = coalesce($3, pulled) FROM unsynced WHERE space = $4 AND id = $1"
+);
 const PUT_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_hash, disabled, created_at)
   VALUES ($1, $2, $3, $4, $5, $6)
   ON CONFLICT (email) DO UPDATE SET space = excluded.space, role = excluded.role,
@@ -55,15 +71,26 @@ const PUT_RUN: &str = "INSERT INTO rw_runs
 const RUNS: &str = "SELECT started_at, duration_ms, outcome, pushed, pulled, held, error, device
   FROM rw_runs WHERE space = $1 AND (device IS NOT NULL) = $3 ORDER BY no DESC LIMIT $2";
 const META: &str = "SELECT value FROM rw_meta WHERE name = $1";
-const PUT_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2)
-  ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-/// For this transaction only; it never overtakes what was committed before.
-const UNSYNCED: &str = "SET LOCAL synchronous_commit = off";
-const FIRST_META: &str = "INSERT INTO rw_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING";
-const NEXT_META: &str = "UPDATE rw_meta SET value = $3 WHERE name = $1 AND value = $2";
-/// What is not in a space is counted here, so that one process notices another.
-const COUNT: &str = "INSERT INTO rw_meta (name, value) VALUES ('@writes', '1')
-  ON CONFLICT (name) DO UPDATE SET value = (rw_meta.value::bigint + 1)::text";
+const PUT_META: &str = concat!(
+    "WITH counted AS (",
+    count!(""),
+    ") INSERT INTO rw_meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+);
+/// A commit that is not waited for never overtakes what was committed before.
+macro_rules! swap {
+    ($swap:literal) => {
+        concat!(
+            "WITH synced AS MATERIALIZED (SELECT set_config('synchronous_commit', $3, true)), swapped AS (",
+            $swap,
+            " RETURNING 1) ",
+            count!("FROM swapped")
+        )
+    };
+}
+const FIRST_META: &str =
+    swap!("INSERT INTO rw_meta (name, value) SELECT $1, $2 FROM synced ON CONFLICT (name) DO NOTHING");
+const NEXT_META: &str = swap!("UPDATE rw_meta SET value = $2 FROM synced WHERE name = $1 AND value = $4");
+const COUNT: &str = count!("");
 const GENERATION: &str = "SELECT coalesce((SELECT value::bigint FROM rw_meta WHERE name = '@writes'), 0)
   + (SELECT coalesce(sum(writes), 0)::bigint FROM rw_spaces)";
 
@@ -134,7 +161,7 @@ pub(super) async fn touch_device(
     pulled: Option<Stamp>,
 ) -> Done<()> {
     tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled.map(|s| s.0), &space.as_str()]).await?;
-    count(tx).await
+    Ok(())
 }
 
 fn read_device(row: &Row) -> Done<Device> {
@@ -232,7 +259,7 @@ pub(super) async fn meta(tx: &Tx, name: &str) -> Done<Option<String>> {
 /// Writes a setting.
 pub(super) async fn put_meta(tx: &Tx, name: &str, value: &str) -> Done<()> {
     tx.execute(PUT_META, &[&name, &value]).await?;
-    count(tx).await
+    Ok(())
 }
 
 /// Writes a setting where it still holds `expected`.
@@ -243,13 +270,13 @@ pub(super) async fn swap_meta(
     value: &str,
     durability: Durability,
 ) -> Done<bool> {
-    if durability == Durability::Normal {
-        tx.execute(UNSYNCED, &[]).await?;
-    }
-    let wrote = match expected {
-        None => tx.execute(FIRST_META, &[&name, &value]).await?,
-        Some(expected) => tx.execute(NEXT_META, &[&name, &expected, &value]).await?,
+    let synced = match durability {
+        Durability::Full => "on",
+        Durability::Normal => "off",
     };
-    count(tx).await?;
+    let wrote = match expected {
+        None => tx.execute(FIRST_META, &[&name, &value, &synced]).await?,
+        Some(expected) => tx.execute(NEXT_META, &[&name, &value, &synced, &expected]).await?,
+    };
     Ok(wrote == 1)
 }

@@ -21,6 +21,24 @@ macro_rules! few {
     };
 }
 
+/// A statement that deletes from a table what is given in these columns, each row by the index.
+macro_rules! delete {
+    ($table:literal, $given:literal, $named:literal, $same:literal) => {
+        concat!(
+            "DELETE FROM ",
+            $table,
+            " r USING (SELECT $1::int AS space, k.* FROM unnest(",
+            $given,
+            ") AS k (",
+            $named,
+            ") ",
+            rows::few!(),
+            ") k WHERE r.space = k.space AND ",
+            $same
+        )
+    };
+}
+
 /// Columns of `rw_records` and `rw_history` in the order that [`record`] reads.
 macro_rules! record_columns {
     () => {
@@ -35,7 +53,7 @@ macro_rules! fed_columns {
          r.person, r.data"
     };
 }
-pub(super) use {fed_columns, few, record_columns};
+pub(super) use {delete, fed_columns, few, record_columns};
 
 /// A record read from [`record_columns`].
 pub(super) fn record(row: &Row) -> Done<(Key, Record)> {

@@ -99,8 +99,13 @@ impl Space {
     /// A snapshot of it in which nothing is loaded yet.
     pub(super) fn snapshot(&self, follows: bool, now: Time) -> Snapshot {
         let mut snapshot = Snapshot::empty(self.epoch.clone(), self.head, follows, now);
-        snapshot.next_entry = self.next_entry;
+        self.bring(&mut snapshot);
         snapshot.buried = self.buried;
         snapshot
+    }
+
+    /// Brings a snapshot to where this transaction has moved the space since.
+    pub(super) fn bring(&self, snapshot: &mut Snapshot) {
+        (snapshot.head, snapshot.next_entry) = (self.head, self.next_entry);
     }
 }

@@ -2,8 +2,8 @@
 //! gets its own answer, and a caller that goes away harms nobody.
 
 use super::{
-    apply::apply,
-    conn::{Db, How, Tx},
+    apply::{enter, write},
+    conn::{Db, How, Tx, together},
     errors::Done,
     load::load,
     space::Space,
@@ -12,18 +12,23 @@ use crate::{
     Decide, StoreError,
     asking::{Asked, Asking, fault},
 };
+use futures_util::{StreamExt, stream::FuturesOrdered};
 use ropeway_core::{
-    id::SpaceId,
-    plan::{Keys, Plan},
+    id::{Key, SpaceId},
+    plan::{Keys, Plan, Print, Probe},
     time::Time,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     mem,
+    num::NonZeroUsize,
     sync::{Arc, Mutex, PoisonError},
 };
 use tokio::sync::oneshot::{self, Sender};
 
+/// Of how many changes a decision is best made: what it costs to make it and to write it is then much more than
+/// what one more costs, and small enough that much of it goes on at the same time.
+pub(super) const BATCH: NonZeroUsize = NonZeroUsize::new(250).unwrap();
 /// Most decisions that are written together.
 const GROUP_MAX: usize = 64;
 /// And about how many changes: no transaction may become large.
@@ -73,14 +78,20 @@ impl Queues {
         }
     }
 
-    /// Takes what waits and may share a transaction; ends the work on the space where nothing does.
+    /// Whether anything waits for the space; ends the work on it where nothing does.
+    fn goes_on(&self, space: &SpaceId) -> bool {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let waits = queues.get(space).is_some_and(|queue| !queue.is_empty());
+        if !waits {
+            queues.remove(space);
+        }
+        waits
+    }
+
+    /// Takes what waits and may share a transaction.
     fn take(&self, space: &SpaceId) -> Vec<Waiting> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = queues.get_mut(space) else { return Vec::new() };
-        if queue.is_empty() {
-            queues.remove(space);
-            return Vec::new();
-        }
         let (mut count, mut changes) = (0, 0);
         for waiting in queue.iter().take(GROUP_MAX) {
             changes += waiting.keys.receipts.len().max(1);
@@ -94,70 +105,144 @@ impl Queues {
     }
 
     async fn work(self, db: Db, space: SpaceId) {
-        loop {
-            let group = self.take(&space);
-            if group.is_empty() {
-                return;
+        while self.goes_on(&space) {
+            match self.commit(&db, &space, Vec::new()).await {
+                (group, Err(error))
+                    if group.len() > 1 && !matches!(error, StoreError::Unavailable { .. }) =>
+                {
+                    tracing::warn!(%error, "writes committed together failed, now one by one");
+                    for waiting in group {
+                        let (alone, ended) = self.commit(&db, &space, vec![waiting]).await;
+                        tell(alone, ended);
+                    }
+                }
+                (group, ended) => tell(group, ended),
             }
-            commit(&db, &space, group).await;
+        }
+    }
+
+    /// One transaction for all of `group`; where nobody is in it, for those who wait when its turn has come.
+    async fn commit(&self, db: &Db, space: &SpaceId, group: Vec<Waiting>) -> (Vec<Waiting>, Done<Vec<Plan>>) {
+        let mut turn = (space, self, group);
+        let ended = db.run(How::Write, &mut turn, |tx, turn| Box::pin(decide(tx, turn))).await;
+        let (.., mut group) = turn;
+        if group.is_empty() {
+            group = self.take(space);
+        }
+        (group, ended)
+    }
+}
+
+/// Tells each what came of it.
+fn tell(group: Vec<Waiting>, ended: Done<Vec<Plan>>) {
+    let all = group.len();
+    match ended {
+        Ok(plans) => {
+            for (waiting, plan) in group.into_iter().zip(plans) {
+                let _ = waiting.tell.send(Ok(plan));
+            }
+        }
+        Err(error) => {
+            let what = match &error {
+                StoreError::Unavailable { what, .. } => what.clone(),
+                other => other.to_string(),
+            };
+            let mut whole = (all == 1).then_some(error);
+            for waiting in group {
+                let copy = || StoreError::Unavailable { what: what.clone(), source: None };
+                let _ = waiting.tell.send(Err(whole.take().unwrap_or_else(copy)));
+            }
         }
     }
 }
 
-async fn commit(db: &Db, space: &SpaceId, mut group: Vec<Waiting>) {
-    if group.len() > 1 {
-        match together(db, space, &mut group).await {
-            Ok(plans) => {
-                for (waiting, plan) in group.into_iter().zip(plans) {
-                    let _ = waiting.tell.send(Ok(plan));
-                }
-                return;
-            }
-            Err(StoreError::Unavailable { what, .. }) => {
-                for waiting in group {
-                    let _ =
-                        waiting.tell.send(Err(StoreError::Unavailable { what: what.clone(), source: None }));
-                }
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "writes committed together failed, now one by one"),
+/// Decides one after the other. What all of them ask first is on its way before anything is written: while this
+/// process makes a decision, the server reads for the next one and writes the one before.
+async fn decide(tx: &Tx, turn: &mut (&SpaceId, &Queues, Vec<Waiting>)) -> Done<Vec<Plan>> {
+    let (id, queues, group) = turn;
+    let mut space = Space::lock(tx, id).await?;
+    if group.is_empty() {
+        *group = queues.take(id);
+    }
+    let was = space.clone();
+    let asked: Vec<(Time, &Keys)> = group.iter().map(|waiting| (waiting.now, &waiting.keys)).collect();
+    let mut ahead: FuturesOrdered<_> =
+        asked.into_iter().map(|(now, keys)| first(tx, &was, now, keys.clone())).collect();
+    let mut plans: Vec<Plan> = Vec::with_capacity(group.len());
+    // Where the space was before the last plan, as long as that is not written.
+    let (mut before, mut wrote) = (None, false);
+    for waiting in group {
+        let Some(asking) = ahead.next().await else { break };
+        let mut asking = asking?;
+        if plans.iter().any(|plan| touches(plan, &asking.snapshot.keys)) {
+            written(tx, before.take(), plans.last()).await?;
+            asking = first(tx, &space, waiting.now, waiting.keys.clone()).await?;
         }
-    }
-    for waiting in group {
-        let mut alone = [waiting];
-        let ended = together(db, space, &mut alone).await;
-        let [waiting] = alone;
-        let one = ended.and_then(|mut plans| plans.pop().ok_or_else(|| fault("no plan was made".into())));
-        let _ = waiting.tell.send(one);
-    }
-}
-
-/// One transaction for all.
-async fn together(db: &Db, space: &SpaceId, group: &mut [Waiting]) -> Done<Vec<Plan>> {
-    let mut all = (space, group);
-    db.run(How::Write, &mut all, |tx, (space, group)| Box::pin(decide(tx, space, group))).await
-}
-
-async fn decide(tx: &Tx, space: &SpaceId, group: &mut [Waiting]) -> Done<Vec<Plan>> {
-    let mut space = Space::lock(tx, space).await?;
-    let mut plans = Vec::with_capacity(group.len());
-    let mut wrote = false;
-    for waiting in group {
-        let mut asking = Asking::new(space.snapshot(tx.follows, waiting.now), waiting.keys.clone());
+        space.bring(&mut asking.snapshot);
+        let is_writing = before.is_some();
+        let deciding = async {
+            if is_writing {
+                // Lets what is to be written go on its way first.
+                tokio::task::yield_now().await;
+            }
+            asking.next(&mut *waiting.decide)
+        };
+        let (_, mut asked) = together!(written: written(tx, before.take(), plans.last()), asked: deciding)?;
         let mut plan = loop {
-            match asking.next(&mut *waiting.decide)? {
+            match asked {
                 Asked::Load(keys) => {
                     load(tx, space.no, &keys, &mut asking.snapshot).await?;
                     asking.loaded(keys);
+                    asked = asking.next(&mut *waiting.decide)?;
                 }
-                Asked::Plan(plan) => break plan,
+                Asked::Plan(plan) => break *plan,
             }
         };
-        wrote |= apply(tx, &mut space, &mut plan).await?;
-        plans.push(*plan);
+        before = enter(&mut space, &mut plan);
+        wrote |= before.is_some();
+        plans.push(plan);
     }
     if wrote {
-        space.save(tx).await?;
+        together!(written: written(tx, before, plans.last()), saved: space.save(tx))?;
     }
     Ok(plans)
+}
+
+/// A decision with what it asks first.
+async fn first(tx: &Tx, space: &Space, now: Time, keys: Keys) -> Done<Asking> {
+    let mut asking = Asking::new(space.snapshot(tx.follows, now), keys);
+    if let Some(keys) = asking.first() {
+        load(tx, space.no, &keys, &mut asking.snapshot).await?;
+        asking.loaded(keys);
+    }
+    Ok(asking)
+}
+
+async fn written(tx: &Tx, before: Option<Space>, plan: Option<&Plan>) -> Done<()> {
+    match (before, plan) {
+        (Some(before), Some(plan)) => write(tx, &before, plan).await,
+        _ => Ok(()),
+    }
+}
+
+/// Whether a plan writes something that was read for one of these keys.
+fn touches(plan: &Plan, keys: &Keys) -> bool {
+    let has = |found: &BTreeSet<Key>, key: &Key| found.contains(key);
+    let mut links = plan.links.iter().chain(&plan.links_gone);
+    let mut audiences = plan.audiences.iter().chain(&plan.audiences_moved);
+    plan.rows.iter().any(|row| has(&keys.records, &row.key))
+        || plan.forget.iter().any(|key| has(&keys.records, key))
+        || plan.receipts.iter().any(|receipt| keys.receipts.contains(&receipt.change))
+        || (!keys.twins.is_empty() && !plan.prints_gone.is_empty())
+        || keys.twins.iter().any(|probe| plan.prints.iter().any(|print| is_twin(probe, print)))
+        || links.any(|link| has(&keys.links, &link.parent))
+        || plan.outbox.iter().any(|e| has(&keys.outbox, &e.over) || keys.entries.contains(&e.seq))
+        || audiences.any(|row| has(&keys.audiences, &row.record))
+        || plan.subscriptions.iter().any(|one| keys.readers.contains(&one.reader))
+}
+
+fn is_twin(probe: &Probe, print: &Print) -> bool {
+    probe.collection == print.key.collection
+        && probe.print == print.print
+        && (probe.from..=probe.to).contains(&print.at)
 }

@@ -7,7 +7,7 @@ use super::{
     registry,
 };
 use crate::{
-    Present, SqliteStore, StoreError, Unpacked,
+    Present, SqliteStore, Store, StoreError, Unpacked,
     asking::fault,
     backup::{BackupError, Manifest},
     columns::{Kind, TABLES, Table},
@@ -26,13 +26,25 @@ type Made<T> = Result<T, BackupError>;
 /// Hears how many of how many rows were moved.
 pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
+/// A database that nobody else had open, as it was then.
+#[derive(Debug, Clone, Copy)]
+pub struct Alone {
+    /// What moves with every write.
+    generation: i64,
+    /// Whether the server tells who uses it.
+    told: bool,
+}
+
 /// One statement moves a table, however long that takes.
 const LONG: &str = "SET LOCAL statement_timeout = 0";
 /// What a node that was only begun does not hold yet.
 const HOLDS: &str = "SELECT EXISTS (SELECT 1 FROM rw_spaces) OR EXISTS (SELECT 1 FROM rw_devices)
   OR EXISTS (SELECT 1 FROM rw_members)";
-const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-  AND application_name = 'ropeway' AND pid <> pg_backend_pid()";
+const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+  AND application_name = 'ropeway'";
+/// Whoever opens a database reads this table first, and whoever writes notes it there or in its space: they all
+/// wait until the restore is over.
+const CLOSE: &str = "LOCK TABLE rw_meta, rw_spaces IN ACCESS EXCLUSIVE MODE";
 /// How often it is looked whether a process that was just stopped is gone, and the pause before.
 const LOOKS: u32 = 30;
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -88,39 +100,38 @@ impl PostgresStore {
     }
 
     /// Refuses while another process has the database open. One that was just stopped may take a moment to be
-    /// gone.
-    pub async fn alone(&self) -> Made<()> {
+    /// gone. What the database is at that moment: [`Self::restore`] replaces nothing else.
+    pub async fn alone(&self) -> Made<Alone> {
         for _ in 0..LOOKS {
-            let others = self.db.read((), |tx, ()| {
-                Box::pin(async move {
-                    let row = tx.one(OTHERS, &[]).await?;
-                    row.map_or(Ok(0), |row| Ok(row.try_get::<_, i64>(0)?))
-                })
-            });
-            match others.await {
-                Ok(0) => return Ok(()),
-                Ok(_) => tokio::time::sleep(BETWEEN).await,
+            let others = self.db.once(self.db.clone(), |tx, db| Box::pin(others(tx, db))).await;
+            let told = match others {
+                Ok(true) => {
+                    tokio::time::sleep(BETWEEN).await;
+                    continue;
+                }
+                Ok(false) => true,
                 Err(StoreError::Fault { what, .. }) => {
                     tracing::warn!(what, "the server does not tell who uses it: do not restore under a node");
-                    return Ok(());
+                    false
                 }
                 Err(error) => return Err(error.into()),
-            }
+            };
+            return Ok(Alone { generation: Store::generation(self).await?, told });
         }
         Err(BackupError::InUse(self.name.clone()))
     }
 
     /// Takes in a backup that was unpacked beside, in one transaction: all of it, or nothing. `store` is what
     /// [`Unpacked::open`] gave. What a node held here before is replaced only where `replace` says so, and
-    /// never while others use it.
+    /// never while others use it, nor where somebody has written since it was found `alone`.
     pub async fn restore(
         &self,
         unpacked: Unpacked,
         store: SqliteStore,
+        alone: Alone,
         replace: bool,
         progress: Progress,
     ) -> Made<()> {
-        self.alone().await?;
         let (send, receive) = way();
         let (unpacked, all) = blocking(move || {
             drop(store);
@@ -132,7 +143,7 @@ impl PostgresStore {
             tokio::task::spawn_blocking(move || file::read(unpacked.fresh(), &send).map(|()| drop(unpacked)));
         let told = move |done| progress(done, all);
         let (db, name) = (self.db.clone(), self.name.clone());
-        let writing = tokio::spawn(async move { take(&db, name, receive, replace, told).await });
+        let writing = tokio::spawn(async move { take(&db, name, receive, alone, replace, told).await });
         let wrote = writing.await.unwrap_or_else(|e| Err(fault(format!("it ended early: {e}")).into()));
         let read = ended(reading).await;
         match (wrote, read) {
@@ -186,11 +197,17 @@ async fn take(
     db: &Db,
     name: String,
     mut pieces: Receiver<Piece>,
+    alone: Alone,
     replace: bool,
     told: impl Fn(u64),
 ) -> Made<()> {
     let tx = db.begin(How::Write).await?;
     let taken = async {
+        tx.run(CLOSE).await?;
+        let came = alone.told && others(&tx, db).await?;
+        if came || registry::generation(&tx).await? != alone.generation {
+            return Err(BackupError::InUse(name));
+        }
         if holds(&tx).await? && !replace {
             return Err(BackupError::Occupied(name));
         }
@@ -238,6 +255,13 @@ async fn fill(tx: &Tx, pieces: &mut Receiver<Piece>, told: &impl Fn(u64)) -> Don
         Some(Piece::End) => Ok(()),
         _ => Err(corrupt("what was to be taken in was cut short")),
     }
+}
+
+/// Whether nodes have more sessions in the database than this process has.
+async fn others(tx: &Tx, db: &Db) -> Done<bool> {
+    let row = tx.one(SESSIONS, &[]).await?;
+    let sessions = row.map_or(Ok(0), |row| row.try_get::<_, i64>(0))?;
+    Ok(usize::try_from(sessions).is_ok_and(|sessions| sessions > db.pool.status().size))
 }
 
 async fn holds(tx: &Tx) -> Done<bool> {

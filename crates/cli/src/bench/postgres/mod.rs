@@ -2,16 +2,18 @@
 
 mod bare;
 mod live;
+mod server;
 
 use super::{Measure, Watch, ingest, limit, median, node, pull, rate};
 use anyhow::Result;
 use bare::Bare;
-use ropeway_protocol::{PageWriter, Transport};
+use ropeway_protocol::{HttpTransport, PageWriter, Transport};
 use ropeway_replica::Node;
+use server::Served;
 
 /// Rows of one page of the feed.
 const PAGE: usize = 10_000;
-const LIVE_CHANGES: usize = 300;
+const LIVE_CHANGES: usize = 100;
 
 /// Measures it on an empty database.
 pub(super) async fn measure(
@@ -22,7 +24,8 @@ pub(super) async fn measure(
 ) -> Result<Vec<Measure>> {
     let mut bare = Bare::open(url).await?;
     let cloud = node::open_server(url).await?;
-    let served = node::Served::start(&cloud).await?;
+    let dir = tempfile::Builder::new().prefix("ropeway-bench").tempdir()?;
+    let served = Served::start(url, dir.path()).await?;
     let mut measures = pushed(&mut bare, &cloud, &served, rounds, changes).await?;
     let (record, receipt) = bare.bytes_per_record().await?;
     measures.push(at_most("bytes on disk for a record", record, "bytes", 600.0));
@@ -31,14 +34,13 @@ pub(super) async fn measure(
     measures.push(Measure { target: "—".into(), ..until_purged });
     let there = rounds * changes * 2;
     pull::fill(&cloud, records.saturating_sub(there)).await?;
-    measures.push(streamed(&bare, &served, rounds, records.max(there)).await?);
-    measures.push(on_the_wire(&served).await?);
-    let dir = tempfile::Builder::new().prefix("ropeway-bench").tempdir()?;
+    let device = served.device(&cloud).await?;
+    measures.push(streamed(&bare, &device, rounds, records.max(there)).await?);
+    measures.push(on_the_wire(&device).await?);
     let took = live::measure(&cloud, &served, dir.path(), LIVE_CHANGES).await?;
     measures.push(at_most("from a device's desk to another's sight, median", median(took), "ms", 10.0));
-    let resident = pull::resident() as f64 / (1 << 20) as f64;
-    measures.push(at_most("memory of this process: server, devices and clients", resident, "MB", 150.0));
-    served.stop().await;
+    measures.push(at_most("memory of the server after all that", served.resident_mb(), "MB", 150.0));
+    served.stop().await?;
     bare.close().await?;
     Ok(measures)
 }
@@ -47,17 +49,18 @@ pub(super) async fn measure(
 async fn pushed(
     bare: &mut Bare,
     cloud: &Node,
-    served: &node::Served,
+    served: &Served,
     rounds: usize,
     count: usize,
 ) -> Result<Vec<Measure>> {
-    let clients = ingest::clients(served, cloud).await?;
+    let clients = ingest::clients(&served.url, cloud).await?;
+    let alone = served.device(cloud).await?;
     let (mut limits, mut one, mut many) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..rounds as u64 {
         limits.push(bare.upsert(&limit::Bare::rows(round, count), ingest::BATCH).await?);
         let bodies = ingest::bodies(round, count)?;
         let watch = Watch::start();
-        ingest::push(&served.transport, bodies).await?;
+        ingest::push(&alone, bodies).await?;
         one.push(rate(count, watch.elapsed()));
         many.push(ingest::at_once(&clients, round, count).await?);
     }
@@ -67,14 +70,14 @@ async fn pushed(
 }
 
 /// The feed over HTTP, read to its end.
-async fn streamed(bare: &Bare, served: &node::Served, rounds: usize, count: usize) -> Result<Measure> {
+async fn streamed(bare: &Bare, device: &HttpTransport, rounds: usize, count: usize) -> Result<Measure> {
     let (mut limits, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
         limits.push(bare.stream().await?);
         let watch = Watch::start();
         let (mut cursor, mut rows) = (None, 0);
         loop {
-            let page = served.transport.pull(cursor.as_deref(), PAGE).await?;
+            let page = device.pull(cursor.as_deref(), PAGE).await?;
             rows += page.rows.len();
             if page.end.complete {
                 break;
@@ -88,8 +91,8 @@ async fn streamed(bare: &Bare, served: &node::Served, rounds: usize, count: usiz
 }
 
 /// Bytes of a page before compression, against those of its records' ids and values alone.
-async fn on_the_wire(served: &node::Served) -> Result<Measure> {
-    let page = served.transport.pull(None, PAGE).await?;
+async fn on_the_wire(device: &HttpTransport) -> Result<Measure> {
+    let page = device.pull(None, PAGE).await?;
     let (mut writer, mut out, mut plain) = (PageWriter::new(), Vec::new(), 0);
     for row in &page.rows {
         writer.row(row, &mut out);
