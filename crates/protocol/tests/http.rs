@@ -388,6 +388,29 @@ async fn receipts_beyond_the_bound_are_asked_for_in_halves() {
     let ids: Vec<&str> = pushed.receipts.iter().map(|receipt| receipt.change.as_str()).collect();
     assert_eq!(ids, ["c0", "c1", "c2", "c3", "c4"]);
     assert_eq!(*asked.lock().unwrap(), [5, 2, 3, 1, 2]);
+    // Restored between two halves: what the first said is of no use any more.
+    let epochs = Arc::new(Mutex::new(vec!["e2", "e1"]));
+    let restored = peer(move |mut socket| {
+        let epochs = epochs.clone();
+        async move {
+            let (_, body) = request(&mut socket).await;
+            let push: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let said = match push["changes"].as_array().unwrap().len() {
+                1 => {
+                    let epoch = epochs.lock().unwrap().pop();
+                    let said =
+                        serde_json::json!({ "epoch": epoch, "now": "2026-01-01T00:00:00Z", "receipts": [] });
+                    said.to_string().into_bytes()
+                }
+                _ => vec![b' '; 200_000],
+            };
+            let _ = socket.write_all(&answer("200 OK", JSON, &said)).await;
+        }
+    })
+    .await;
+    let two = Bytes::from_static(b"{\"changes\":[{\"id\":\"c1\"},{\"id\":\"c2\"}]}");
+    let why = restored.push(two).await;
+    assert!(matches!(why, Err(TransportError::Offline(_))), "{why:?}");
     // A single one cannot be halved: a failure with a sentence, and no refusal of the change.
     let huge = always(answer("200 OK", JSON, &vec![b' '; 200_000])).await;
     let why = garbled(huge.push(Bytes::from_static(b"{\"changes\":[{\"id\":\"c1\"}]}")).await);

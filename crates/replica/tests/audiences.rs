@@ -5,6 +5,7 @@ mod harness;
 
 use harness::{On, Venue, data, desk, dump, key, space};
 use ropeway_core::{
+    audience::Worn,
     change::Op::{self, Create, Delete, Patch},
     conflict::{Kind, Resolution},
     id::CONFLICT,
@@ -558,6 +559,14 @@ fn as_many_as_there_are_become_one() {
         synced(&venue).await;
         for survivor in ["la", "after29"] {
             assert_eq!(data(&venue.pi, "licence", survivor).await["competition"], "b");
+        }
+        // Whoever sees one of them sees what it was joined into, and the other way round.
+        let own = async |id: &str| {
+            let rows = venue.cloud.store().audiences(&space(), &[key("licence", id)]).await.unwrap();
+            Worn::read(&rows).own
+        };
+        for (survivor, joined) in [("la", "beside00"), ("la", "beside29"), ("after29", "after00")] {
+            assert_eq!(own(survivor).await, own(joined).await, "{joined}");
         }
     });
 }

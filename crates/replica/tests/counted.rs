@@ -60,3 +60,19 @@ fn conflicts_are_counted_on_both_sides() {
         }
     });
 }
+
+/// CT-17: what a node took along is not given back while anything waits or is open, and it says what.
+#[test]
+fn what_waits_and_what_is_open_hold_back_a_clear() {
+    on_every_store(|venue| async move {
+        write(&venue.cloud, "var", Op::Create, "race", "r1", json!({"name": "as made"})).await;
+        let report = venue.sync().await;
+        let held = async || venue.pi.holds_back_clear(&space(), &report).await.unwrap();
+        assert_eq!(held().await, Vec::<String>::new());
+        write(&venue.pi, "Ada", Op::Patch, "race", "r1", json!({"name": "Ada's"})).await;
+        assert_eq!(held().await, ["1 changes wait for the upstream"]);
+        write(&venue.cloud, "var", Op::Patch, "race", "r1", json!({"name": "the VAR's"})).await;
+        venue.sync().await;
+        assert_eq!(held().await, ["1 conflicts are open"]);
+    });
+}

@@ -76,6 +76,13 @@ fn lost_answers_and_duplicates_change_nothing() {
         assert!(sent.windows(2).all(|w| w[0] == w[1]), "a retry sends the same bytes");
         assert_eq!(dump(&venue.cloud).await.lines().count(), 11);
         assert!(venue.pi.queue(&space()).await.unwrap().is_empty());
+        // What is new at its first arrival: the second gets the receipt that the first got.
+        incident(&venue, "i10", 11).await;
+        venue.cable.pushes.lock().unwrap().push_back(Trouble::Duplicate);
+        for _ in 0..2 {
+            venue.sync().await;
+        }
+        assert!(venue.pi.queue(&space()).await.unwrap().is_empty());
         venue.assert_equal().await;
     });
 }

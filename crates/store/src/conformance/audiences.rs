@@ -233,3 +233,30 @@ pub(super) async fn a_readers_digest_is_over_what_they_see(on: On) {
     write(&store, |plan| plan.sights_anew = true).await;
     assert_eq!(reads(&store, "pi", BEGIN, 9).await.1.space.digest, Digest::default());
 }
+
+pub(super) async fn what_is_not_asked_for_hides_nothing_behind_it(on: On) {
+    let store = opened(&on).await;
+    subscribes(&store, "pi", "k:1", None).await;
+    for name in ["race/1", "race/2", "gate/3", "gate/4"] {
+        put(&store, name, "{}").await;
+    }
+    moves(&store, "gate/4", "k:1", None).await;
+    let (_, before) = reads(&store, "pi", BEGIN, 9).await;
+    for name in ["race/1", "race/2", "gate/3"] {
+        moves(&store, name, "k:1", None).await;
+    }
+    put(&store, "gate/4", r#"{"n":2}"#).await;
+    let gates = [key("gate/3").collection];
+    for limit in [1, 2, 9] {
+        let (mut place, mut seen) = (before.place, Vec::new());
+        loop {
+            let page = store.feed_to(&space(), &reader("pi"), place, limit, &gates).await.unwrap();
+            seen.extend(page.rows.into_iter().map(|row| row.key.id.to_string()));
+            if page.complete {
+                break;
+            }
+            place = page.place;
+        }
+        assert_eq!(seen, ["3", "4"], "by pages of {limit}");
+    }
+}

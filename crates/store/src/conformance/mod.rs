@@ -89,7 +89,8 @@ pub fn cases() -> Vec<Case> {
             what_another_epoch_fed_is_listed;
         audiences: rows_are_kept_moved_and_purged, a_reader_is_told_what_enters_and_leaves,
             a_subscription_is_a_source_of_its_own, a_pull_from_the_beginning_names_each_record_once,
-            a_readers_digest_is_over_what_they_see;
+            a_readers_digest_is_over_what_they_see,
+            what_is_not_asked_for_hides_nothing_behind_it;
         purge: tombstones_go_up_to_the_line_and_not_under_unsettled_work, what_a_question_or_a_joined_row_names_stays,
             receipts_go_by_their_stamp, a_version_counts_from_when_it_was_superseded, settled_entries_and_old_runs_go_by_their_time,
             a_dry_run_counts_the_same_and_changes_nothing;
