@@ -69,6 +69,8 @@ impl World {
         let number = upstream.node().devices().await?.len();
         self.register(host, &format!("node-{}-{number}", host.index), None).await?;
         *locked(&host.barred) = false;
+        // As the new device it has read nothing, and holds nothing back before it does.
+        *locked(&host.heard) = None;
         if let (Some((_, before)), Some((_, device))) = (known, self.known(host).await) {
             let held = upstream.image().subscriptions(&space(), &before.id).await?;
             for choice in held.iter().filter(|s| s.left.is_none() && s.via.is_none()) {

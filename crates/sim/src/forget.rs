@@ -80,7 +80,9 @@ impl World {
         let told = |follower: &&Host| locked(&follower.put_back).is_none();
         for follower in self.followers_of(host).filter(|_| knows).filter(told) {
             let heard = *locked(&follower.heard);
-            let is_live = heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
+            // Whoever is revoked holds nothing back.
+            let is_live = !*locked(&follower.barred)
+                && heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
             let followed = follower.image().followed(&space()).await?;
             // What is staged is on its disk, and what it sends back as its cursor.
             let read = followed.staged.as_deref().or(followed.token.as_deref()).and_then(stamp_of);
