@@ -47,7 +47,7 @@ impl Bare {
                 let mut id = [0; 16];
                 id.copy_from_slice(&hash.as_bytes()[..16]);
                 // Ordered by time like a UUIDv7.
-                id[..8].copy_from_slice(&(n as u64).to_be_bytes());
+                id[..8].copy_from_slice(&rows::moment(run, n).to_be_bytes());
                 (id, Doc::of(rows::fields(run, n)).text().to_owned())
             })
             .collect()

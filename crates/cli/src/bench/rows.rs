@@ -41,10 +41,16 @@ pub(super) fn authors() -> impl Iterator<Item = String> {
     (0..AUTHORS).map(|n| format!("referee-{n}"))
 }
 
-/// The `n`-th id: a UUID, ordered by `n` like a UUIDv7, different in every run.
+/// The `n`-th moment of a run, in 48 bits: later than all of the runs before it.
+pub(super) fn moment(run: u64, n: usize) -> u64 {
+    (run << 24) + n as u64
+}
+
+/// The `n`-th id: a UUID in the order of time like a UUIDv7, different in every run.
 pub(super) fn id(run: u64, n: usize) -> String {
     let hash = blake3::hash(format!("{run}/{n}").as_bytes()).to_hex();
-    format!("{n:08x}-{run:04x}-7{}-8{}-{}", &hash[..3], &hash[3..6], &hash[6..18])
+    let at = moment(run, n);
+    format!("{:08x}-{:04x}-7{}-8{}-{}", at >> 16, at & 0xffff, &hash[..3], &hash[3..6], &hash[6..18])
 }
 
 /// The `n`-th row's fields.
