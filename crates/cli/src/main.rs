@@ -42,8 +42,8 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 /// Many small objects, made on one thread and dropped on another: what it is good at.
-/// Without huge pages: clearing 2 MB for each thread that decodes a push cost a tenth of the ingest, and a board has
-/// no memory to spare for them.
+/// Without huge pages: to clear them took more than a tenth of the processor's time in a profile of the ingest, and a
+/// board has no memory to spare for them.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -3,12 +3,15 @@
 
 mod harness;
 
-use harness::{On, Venue, data, desk, dump, key, space};
+use harness::{
+    On, Venue, data, desk, dump, key,
+    pair::{at, holds},
+    space,
+};
 use ropeway_core::{
     audience::Worn,
     change::Op::{self, Create, Delete, Patch},
     conflict::{Kind, Resolution},
-    id::CONFLICT,
     receipt::Verdict,
     record::State,
     retention::Keep,
@@ -64,22 +67,6 @@ delete = "latest"
 fields = { device = "text" }
 "#;
 
-async fn at(node: &Node, op: Op, name: &str, values: Value) -> Verdict {
-    let (collection, id) = name.split_once('/').unwrap();
-    let role = if node.follows() { "venue" } else { "admin" };
-    let edit = ropeway_replica::Edit {
-        change: None,
-        collection: key(collection, id).collection,
-        record: Some(key(collection, id).id),
-        op,
-        fields: harness::fields(values),
-        version: None,
-    };
-    let receipt = node.write(&space(), &desk("somebody", role), edit).await.unwrap();
-    assert_ne!(receipt.verdict, Verdict::Rejected, "{name}: {receipt:?}");
-    receipt.verdict
-}
-
 /// Two competitions with a race, an incident and a licence each, and an athlete for everybody.
 async fn two_competitions(cloud: &Node) {
     for c in ["a", "b"] {
@@ -109,13 +96,6 @@ async fn synced(venue: &Venue) {
 }
 
 /// The names of what a node holds, without conflicts.
-async fn holds(node: &Node) -> String {
-    let text = dump(node).await;
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let names = lines.filter(|l| l["collection"] != CONFLICT);
-    names.map(|l| l["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
-}
-
 fn story<F, Fut>(case: F)
 where
     F: Fn(Venue) -> Fut,

@@ -3,18 +3,22 @@
 
 mod harness;
 
-use harness::{On, Venue, data, desk, dump, key, space};
+use harness::{
+    On, Venue, data, key,
+    pair::{at, holds},
+    space,
+};
 use ropeway_core::{
     change::{
         Author, Change,
-        Op::{self, Create, Delete, Patch},
+        Op::{Create, Delete, Patch},
     },
     id::ChangeId,
     receipt::Verdict,
     retention::Keep,
 };
 use ropeway_replica::{Enrolment, Node};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 
 const PROFILE: &str = r#"
@@ -48,21 +52,6 @@ delete = "park"
 fields = { holder = "text" }
 "#;
 
-async fn at(node: &Node, op: Op, name: &str, values: Value) -> Verdict {
-    let (collection, id) = name.split_once('/').unwrap();
-    let edit = ropeway_replica::Edit {
-        change: None,
-        collection: key(collection, id).collection,
-        record: Some(key(collection, id).id),
-        op,
-        fields: harness::fields(values),
-        version: None,
-    };
-    let receipt = node.write(&space(), &desk("somebody", "admin"), edit).await.unwrap();
-    assert_ne!(receipt.verdict, Verdict::Rejected, "{name}: {receipt:?}");
-    receipt.verdict
-}
-
 /// A Pi with one of two competitions.
 async fn venue(on: On) -> Venue {
     let venue = Venue::of(on, PROFILE, "venue").await;
@@ -81,12 +70,6 @@ async fn venue(on: On) -> Venue {
 
 async fn choose(venue: &Venue, on: bool) {
     venue.cloud.subscribe(&venue.device.device, "competition:a", on).await.unwrap();
-}
-
-async fn holds(node: &Node) -> String {
-    let text = dump(node).await;
-    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    lines.map(|l| l["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// I11: its own change takes the record out of its author's sight, or the author's membership with it.

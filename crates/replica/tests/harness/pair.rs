@@ -1,7 +1,8 @@
 //! Two nodes on memory stores with any profile: the smallest thing that a story needs.
 
 use super::*;
-use serde_json::json;
+use ropeway_core::id::CONFLICT;
+use serde_json::{Value, json};
 
 pub struct Pair {
     pub cloud: Node,
@@ -116,3 +117,28 @@ references = { item = "item" }
 [collections.part.fields]
 name = "text"
 "#;
+
+/// Writes at a node's desk: as a venue at one that follows, as an administrator at any other.
+pub async fn at(node: &Node, op: Op, name: &str, values: Value) -> Verdict {
+    let (collection, id) = name.split_once('/').unwrap();
+    let role = if node.follows() { "venue" } else { "admin" };
+    let edit = Edit {
+        change: None,
+        collection: key(collection, id).collection,
+        record: Some(key(collection, id).id),
+        op,
+        fields: fields(values),
+        version: None,
+    };
+    let receipt = node.write(&space(), &desk("somebody", role), edit).await.unwrap();
+    assert_ne!(receipt.verdict, Verdict::Rejected, "{name}: {receipt:?}");
+    receipt.verdict
+}
+
+/// The ids of what a node holds, conflicts aside.
+pub async fn holds(node: &Node) -> String {
+    let text = dump(node).await;
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let names = lines.filter(|l| l["collection"] != CONFLICT);
+    names.map(|l| l["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+}
