@@ -66,7 +66,7 @@ impl Carried {
     /// A conflict is for those who see all records that it names.
     fn of_conflict(&self, record: &Record) -> Keys {
         let Some(conflict) = Conflict::read(&record.data) else { return Keys::new() };
-        let of = |named: &Key| self.own.get(named).cloned().unwrap_or_default();
+        let of = |named: &Key| self.all.get(named).cloned().unwrap_or_default();
         let limited =
             conflict.names().iter().map(of).filter(|keys| !keys.contains(EVERYBODY)).collect::<Vec<_>>();
         let common = limited.into_iter().reduce(|a, b| a.intersection(&b).cloned().collect());

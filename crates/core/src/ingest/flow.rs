@@ -32,6 +32,8 @@ pub(crate) struct Flow {
     owns: BTreeSet<(usize, Key)>,
     /// Records whose keys are to be lifted to their parents.
     lifts: BTreeSet<Key>,
+    /// Conflicts whose keys are to be worked out, when those of all other records are known.
+    conflicts: BTreeSet<Key>,
 }
 
 impl Flow {
@@ -63,8 +65,7 @@ impl Work<'_> {
     pub(crate) fn flow_of(&mut self, keys: &[Key]) -> Step<Flow> {
         let mut flow = Flow { heirs: self.heirs(), ..Flow::default() };
         for key in keys.iter().filter(|key| self.is_restricted(&key.collection)) {
-            flow.owns.insert((self.rank(key), key.clone()));
-            flow.lifts.insert(key.clone());
+            self.begin_at(&mut flow, key.clone());
         }
         self.run(flow, Ok(()))
     }
@@ -76,6 +77,9 @@ impl Work<'_> {
         }
         while let Some(key) = flow.lifts.pop_first() {
             missing |= self.lift(&mut flow, &key).is_err();
+        }
+        while let Some(key) = flow.conflicts.pop_first() {
+            missing |= self.flow_to_conflict(&mut flow, &key).is_err();
         }
         let changed: Vec<Key> = flow.after.keys().cloned().collect();
         for key in changed {
@@ -120,14 +124,22 @@ impl Work<'_> {
             }
         }
         for key in begin {
-            flow.owns.insert((self.rank(&key), key.clone()));
-            flow.lifts.insert(key);
+            self.begin_at(flow, key);
         }
         let mut missing = false;
         for key in look {
             missing |= self.worn(flow, &key).is_err();
         }
         if missing { Err(Missing) } else { Ok(()) }
+    }
+
+    fn begin_at(&self, flow: &mut Flow, key: Key) {
+        if &*key.collection == CONFLICT {
+            flow.conflicts.insert(key);
+            return;
+        }
+        flow.owns.insert((self.rank(&key), key.clone()));
+        flow.lifts.insert(key);
     }
 
     /// Whether anything changed that a record's keys come from.
@@ -137,7 +149,8 @@ impl Work<'_> {
         }
         if &*key.collection == CONFLICT {
             let names = |r: &Record| Conflict::read(&r.data).map_or(Vec::new(), |c| c.names());
-            return before.data != now.data && names(before) != names(now);
+            // One that stayed for an unsettled answer may see its record come back.
+            return self.absorbs || before.data != now.data && names(before) != names(now);
         }
         let Some(rules) = self.profile.rules(&key.collection) else { return false };
         inputs(rules).any(|field| before.data.get(field) != now.data.get(field))
@@ -270,9 +283,6 @@ impl Work<'_> {
 
     /// The keys that a record has from its own fields and its parents.
     fn base(&mut self, flow: &mut Flow, key: &Key, record: &Record) -> Step<BTreeSet<String>> {
-        if &*key.collection == CONFLICT {
-            return self.keys_of_conflict(flow, record);
-        }
         let profile = self.profile;
         let rules = profile.rules(&key.collection);
         let Some((rules, audience)) = rules.and_then(|r| Some((r, r.audience.as_ref()?))) else {
@@ -301,23 +311,43 @@ impl Work<'_> {
         Ok(keys)
     }
 
-    /// A conflict is for those who see all the records that it names.
+    fn flow_to_conflict(&mut self, flow: &mut Flow, key: &Key) -> Step<()> {
+        let own = match self.current(key)? {
+            Some(record) => self.keys_of_conflict(flow, &record)?,
+            None if self.gone.contains(key) => BTreeSet::new(),
+            None => return Ok(()),
+        };
+        let worn = self.worn(flow, key)?;
+        if worn.own != own {
+            flow.after.insert(key.clone(), Worn { own, ..worn });
+        }
+        Ok(())
+    }
+
+    /// A conflict is for those who see all the records that it names, by themselves or via a child.
     fn keys_of_conflict(&mut self, flow: &mut Flow, record: &Record) -> Step<BTreeSet<String>> {
         let Some(conflict) = Conflict::read(&record.data) else { return Ok(BTreeSet::new()) };
         let everybody = || BTreeSet::from([EVERYBODY.to_owned()]);
         let mut seen = everybody();
         for named in conflict.names() {
-            let own = match self.is_restricted(&named.collection) {
-                true => self.worn(flow, &named)?.own,
+            let keys = match self.is_restricted(&named.collection) {
+                true => self.worn(flow, &named)?.keys().into_iter().map(str::to_owned).collect(),
                 false => everybody(),
             };
-            seen = match (seen.contains(EVERYBODY), own.contains(EVERYBODY)) {
-                (true, _) => own,
+            seen = match (seen.contains(EVERYBODY), keys.contains(EVERYBODY)) {
+                (true, _) => keys,
                 (false, true) => seen,
-                (false, false) => seen.intersection(&own).cloned().collect(),
+                (false, false) => seen.intersection(&keys).cloned().collect(),
             };
         }
         Ok(seen)
+    }
+
+    /// Whoever sees a record now that did not, or no longer, is to see so of its conflicts.
+    fn seen_otherwise(&mut self, flow: &mut Flow, key: &Key) -> Step<()> {
+        let links = self.children(flow, key)?;
+        flow.conflicts.extend(links.into_iter().map(|l| l.child).filter(|k| &*k.collection == CONFLICT));
+        Ok(())
     }
 
     fn set_own(&mut self, flow: &mut Flow, key: &Key, own: BTreeSet<String>) -> Step<()> {
@@ -330,8 +360,12 @@ impl Work<'_> {
         flow.lifts.insert(key.clone());
         for link in self.children(flow, key)? {
             let child = &link.child;
+            if &*child.collection == CONFLICT {
+                flow.conflicts.insert(link.child);
+                continue;
+            }
             let inherits = self.audience(&child.collection).is_some_and(|a| a.from.contains(&link.field));
-            if inherits || &*child.collection == CONFLICT {
+            if inherits {
                 flow.owns.insert((self.rank(child), child.clone()));
             }
             flow.lifts.insert(link.child);
@@ -341,7 +375,7 @@ impl Work<'_> {
 
     /// Gives a record's keys to the parents that it cannot be read without, where they lack them.
     fn lift(&mut self, flow: &mut Flow, child: &Key) -> Step<()> {
-        if !self.is_restricted(&child.collection) || &*child.collection == CONFLICT {
+        if !self.is_restricted(&child.collection) {
             return Ok(());
         }
         let now = self.current(child)?;
@@ -369,9 +403,14 @@ impl Work<'_> {
             let had: BTreeSet<(Key, String)> =
                 there.via.iter().filter(|(via, _)| via == child).cloned().collect();
             if had != wanted {
+                let before = there.sight();
                 there.via.retain(|(via, _)| via != child);
                 there.via.extend(wanted);
+                let is_seen_otherwise = there.sight() != before;
                 flow.after.insert(parent.clone(), there);
+                if is_seen_otherwise {
+                    missing |= self.seen_otherwise(flow, &parent).is_err();
+                }
                 flow.lifts.insert(parent);
             }
         }
