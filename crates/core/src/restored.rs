@@ -9,6 +9,7 @@ use crate::{
     doc::{Doc, Fields},
     id::{CONFLICT, ChangeId, Collection, Epoch, Key},
     ingest::work::{Step, Work},
+    limits,
     outbox::{Entry, EntryState},
     plan::{Decision, Fed, Keys, Plan, Snapshot},
     profile::Profile,
@@ -16,6 +17,15 @@ use crate::{
     time::{AuthorTime, Stamp, Time},
 };
 use std::collections::BTreeSet;
+
+/// Whether an entry was receipted within the backup window: by the upstream's clock or by this node's. One of the
+/// two may be wrong, and what looks too old is not offered by itself.
+pub fn is_in_window(entry: &Entry, upstream_now: Time, now: Time) -> bool {
+    let window = i64::try_from(limits::BACKUP_WINDOW.as_micros()).unwrap_or(i64::MAX);
+    let is_young = |then: Time, now: Time| then.0 >= now.0.saturating_sub(window);
+    entry.receipt_stamp.is_some_and(|stamp| is_young(stamp.time(), upstream_now))
+        || entry.tried_at.is_some_and(|at| is_young(at, now))
+}
 
 /// Makes settled entries pending again, under their own change ids: those that the restored upstream still
 /// knows are answered as before, the others are decided by value. `entries` are their numbers.

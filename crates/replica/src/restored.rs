@@ -6,7 +6,6 @@ use ropeway_core::{
     change::{Author, Base, Change, Door, Grant, Op},
     conflict::{Conflict, Kind, Resolution},
     id::{CONFLICT, ChangeId, Collection, Epoch, RecordId, SpaceId},
-    limits,
     outbox::{Entry, EntryState},
     plan::Keys,
     planted::{self, Bug},
@@ -82,19 +81,18 @@ impl Node {
             // Sealed for the lost epoch: its changes take their place behind those they were made on.
             self.unseal(space, &batch, None).await?;
         }
-        let window = i64::try_from(limits::BACKUP_WINDOW.as_micros()).unwrap_or(i64::MAX);
-        let oldest = Stamp(to.now.0.saturating_sub(window));
+        let now = self.inner.clock.now();
         let mut after = i64::MIN;
         loop {
             let states = [EntryState::Receipted, EntryState::Settled];
             let page = self.inner.store.outbox(space, &states, after, CHUNK).await?;
             let Some(last) = page.last() else { break };
             after = last.seq;
-            let kept = |e: &&Entry| e.receipt_stamp.is_some_and(|stamp| stamp >= oldest);
+            let kept = |e: &&Entry| restored::is_in_window(e, to.now, now);
             let seqs: BTreeSet<i64> = page.iter().filter(kept).map(|e| e.seq).collect();
             let keys = Keys { entries: seqs.clone(), ..Keys::default() };
             let decide: Decide = Box::new(move |snapshot| restored::offer_again(snapshot, &seqs));
-            self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
+            self.inner.store.transact(space, now, keys, decide).await?;
         }
         Ok(self.inner.store.put_meta(&offered_name(space), &to.epoch).await?)
     }

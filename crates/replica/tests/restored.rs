@@ -74,6 +74,29 @@ async fn own_changes_come_back_by_themselves_and_other_peoples_as_one_list() {
     assert_eq!((quiet.pushed, quiet.pulled), (0, 0), "a sync with nothing to do moves nothing");
 }
 
+/// Which of its own changes are young enough to be offered again is asked of both clocks: one may be wrong.
+#[tokio::test]
+async fn own_changes_come_back_by_themselves_whichever_clock_is_wrong() {
+    const YEAR: Duration = Duration::from_secs(365 * 86_400);
+    for wrong in ["cloud", "pi"] {
+        let (cloud_clock, pi_clock) = (clock(), clock());
+        let mut cloud = Place::new("cloud", false, &cloud_clock).await;
+        let pi = Place::new("pi", true, &pi_clock).await;
+        let token = cloud.device("Pi").await;
+        cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+        pi.sync(&cloud.cable(&token)).await;
+        let image = cloud.store.image();
+        pi.put("Ada", "incident", "late", json!({ "race": "race-1", "description": "late" })).await;
+        pi.sync(&cloud.cable(&token)).await;
+        cloud.restore(&image, "again").await;
+        if wrong == "cloud" { &cloud_clock } else { &pi_clock }.advance(YEAR);
+        pi.sync(&cloud.cable(&token)).await;
+        assert_eq!(cloud.field("incident", "late", "description").await, "late", "the clock of the {wrong}");
+        assert_eq!(cloud.lost().await, [], "the clock of the {wrong}");
+        assert_equal(&cloud, &pi).await;
+    }
+}
+
 #[tokio::test]
 async fn changes_that_the_backup_knows_are_answered_as_before() {
     let (mut cloud, pi, token, image) = venue().await;
