@@ -164,7 +164,8 @@ pub struct Receipt {
     pub key: Key,
     /// The record's version when the change was decided; 0 when there is none.
     pub version: u64,
-    /// The space's head when it was decided: a reader whose cursor has reached it has seen the effect.
+    /// The space's head when it was decided, or where nothing moved it a later one: a reader whose cursor has
+    /// reached it has seen the effect.
     pub stamp: Stamp,
     /// The record as it now stands, unless that is exactly what the change asked for on its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +203,8 @@ pub struct Remembered {
     pub key: Key,
     /// Version then.
     pub version: u64,
-    /// Head then.
+    /// When it was decided: the head then, or the clock where that was further. It says how long the row stays;
+    /// who asks again is told no stamp beyond the head.
     pub stamp: Stamp,
     /// What waits or went elsewhere.
     pub detail: Detail,

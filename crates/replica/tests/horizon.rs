@@ -70,6 +70,29 @@ fn a_sleeping_device_holds_back_until_it_is_awake_or_beyond_the_horizon() {
     });
 }
 
+/// In a space in which nothing happened for long, an answer that moves nothing is as fresh as any other.
+#[test]
+fn a_receipt_counts_from_its_decision_not_from_the_last_change_before_it() {
+    on_every_store(|venue| async move {
+        raced(&venue).await;
+        delete(&venue, "deleted").await;
+        write(&venue.pi, "Anna", Op::Delete, "incident", "deleted", json!({})).await;
+        venue.advance(DAY * 100);
+        let report = venue.sync().await;
+        assert_eq!(report.verdicts, [(Verdict::Unchanged, 1)].into(), "{report:?}");
+        venue.sync().await;
+        let receipts = async || purge(&venue).await.rows.get("receipts").copied();
+        assert_eq!(receipts().await, None, "it was given a moment ago");
+        venue.advance(DAY * 89);
+        write(&venue.cloud, "Jury", Op::Create, "incident", "next", incident("much later")).await;
+        venue.sync().await;
+        venue.sync().await;
+        assert_eq!(receipts().await, None);
+        venue.advance(DAY * 2);
+        assert_eq!(receipts().await, Some(1));
+    });
+}
+
 /// It comes back after a year: it pulls everything anew before anything of it is decided; what was deleted
 /// and purged meanwhile goes here too; its own new record arrives; its edit of what is gone waits for a
 /// person, who may still have it.

@@ -182,13 +182,14 @@ impl Work<'_> {
         kept: Resolution,
         by: &By<'_>,
     ) -> Step<Option<String>> {
-        if let Some(field) = moved(conflict, record) {
+        if agrees(conflict, record, kept) {
+            return Ok(None);
+        }
+        if let Some(what) = moved(conflict, record) {
             if !self.snap.follows {
                 self.show_now(&conflict.about(), None, by)?;
             }
-            return Ok(Some(format!(
-                "`{field}` of {about} moved since the conflict was written: look at it again"
-            )));
+            return Ok(Some(format!("{what} since the conflict was written: look at it again")));
         }
         let gone = conflict.kind == Kind::Fields && !record.is_live() && kept != Resolution::Server;
         Ok(gone.then(|| format!("{about} was deleted since the conflict was written: it can only stay so")))
@@ -206,11 +207,14 @@ impl Work<'_> {
             if !asked || moved(&conflict, &record).is_none() {
                 continue;
             }
-            let now =
-                conflict.fields.iter().filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone())));
-            conflict.server.values = now.collect();
-            conflict.server.by = by.author.clone();
-            conflict.server.at = by.at;
+            let now = watched(&conflict, &record)
+                .filter_map(|f| record.data.get(f).map(|v| (f.clone(), v.clone())));
+            conflict.server = Side {
+                values: now.collect(),
+                by: record.author.clone(),
+                at: record.modified_at,
+                deleted: !record.is_live(),
+            };
             if let Some(stored) = self.lookup(&key)? {
                 self.supersede(&key, Record { data: conflict.write(), ..stored }, by, &["server".to_owned()]);
             }
@@ -377,18 +381,43 @@ impl Work<'_> {
     }
 }
 
-/// The first contested field that no longer holds what the conflict says the server holds.
-fn moved<'c>(conflict: &'c Conflict, record: &Record) -> Option<&'c String> {
-    if conflict.kind != Kind::Fields {
-        return None;
-    }
-    conflict.fields.iter().find(|f| {
-        let (then, now) = (conflict.server.values.get(*f), record.data.get(f));
-        let both_blank = merge::is_blank(then) && merge::is_blank(now);
-        !both_blank && !then.zip(now).is_some_and(|(a, b)| merge::same(a, b))
-    })
+/// Whether an answer about a deletion asks for what is there anyhow.
+fn agrees(conflict: &Conflict, record: &Record, kept: Resolution) -> bool {
+    let asked = match kept {
+        Resolution::Server => record.is_live(),
+        Resolution::Incoming => !record.is_live(),
+        _ => false,
+    };
+    conflict.kind == Kind::Deletion && conflict.incoming.deleted && asked
 }
 
+/// What no longer stands as the conflict says that it stands at the server.
+fn moved(conflict: &Conflict, record: &Record) -> Option<String> {
+    match conflict.kind {
+        Kind::Fields => {}
+        Kind::Deletion | Kind::Orphan if conflict.server.deleted == record.is_live() => {
+            let how = if record.is_live() { "came back" } else { "was deleted" };
+            return Some(format!("{} {how}", conflict.about()));
+        }
+        Kind::Deletion | Kind::Orphan if record.is_live() => {}
+        _ => return None,
+    }
+    let stays = |f: &String| {
+        let (then, now) = (conflict.server.values.get(f), record.data.get(f));
+        let both_blank = merge::is_blank(then) && merge::is_blank(now);
+        both_blank || then.zip(now).is_some_and(|(a, b)| merge::same(a, b))
+    };
+    watched(conflict, record).find(|f| !stays(f)).map(|f| format!("`{f}` of {} moved", conflict.about()))
+}
+
+/// The fields that an answer may write, or take away.
+fn watched<'a>(conflict: &'a Conflict, record: &'a Record) -> Box<dyn Iterator<Item = &'a String> + 'a> {
+    match conflict.kind {
+        Kind::Deletion if conflict.incoming.deleted => Box::new(record.data.fields().keys()),
+        Kind::Orphan => Box::new(conflict.incoming.values.keys()),
+        _ => Box::new(conflict.fields.iter()),
+    }
+}
 fn unchanged(change: &Change, over: Key, version: u64) -> Answer {
     let detail = Detail { parked: Vec::new(), conflicts: vec![over.id.clone()], shown: true };
     let relay = Some(change.clone());

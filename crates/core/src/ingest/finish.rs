@@ -16,6 +16,7 @@ use crate::{
     profile::Profile,
     receipt::Shown,
     record::{Held, Record, State},
+    time::Stamp,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,8 +56,10 @@ impl Work<'_> {
         plan.outbox = self.outbox.into_values().collect();
         plan.receipts = self.receipts.into_values().collect();
         let head = plan.head;
+        // Where nothing moved the head, it may be as old as one likes; the receipt is not.
+        let decided = head.max(Stamp(self.snap.now.0));
         for receipt in &mut plan.receipts {
-            receipt.stamp = head;
+            receipt.stamp = decided;
         }
         let rows: BTreeMap<&Key, &Record> = match self.pending.iter().any(|p| p.show.is_some()) {
             true => plan.rows.iter().map(|row| (&row.key, &row.record)).collect(),

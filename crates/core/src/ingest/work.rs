@@ -434,7 +434,7 @@ impl<'a> Work<'a> {
             verdict: remembered.verdict,
             key: remembered.key,
             version: remembered.version,
-            stamp: remembered.stamp,
+            stamp: remembered.stamp.min(self.snap.head),
             record: None,
             detail: remembered.detail,
             reason: None,

@@ -16,6 +16,9 @@ use std::collections::{BTreeMap, BTreeSet};
 impl Node {
     pub(super) fn check_plan(&self, before: &(Stamp, BTreeMap<Key, Record>), plan: &Plan) {
         self.check_rows(before, plan);
+        for receipt in &plan.receipts {
+            assert!(receipt.stamp >= plan.head && receipt.stamp.time() >= self.now, "{receipt:?}");
+        }
         self.check_digest();
         self.check_links();
         self.check_prints();

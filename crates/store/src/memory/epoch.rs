@@ -85,7 +85,7 @@ impl Space {
         in_order.sort_by_key(|(_, record)| record.stamp);
         in_order.iter().for_each(|(key, record)| tally.record(key, record));
         tally.history(self.history.values().map(|kept| kept.len() as u64).sum());
-        tally.receipts(self.receipts.len() as u64, self.receipts.values().map(|r| r.stamp).max());
+        tally.receipts(self.receipts.len() as u64);
         self.outbox.values().for_each(|entry| tally.entry(entry));
         let batches: BTreeSet<String> = self.batches.iter().map(|b| b.id.clone()).collect();
         tally.close(&batches, self.next_local_id, self.next_entry)

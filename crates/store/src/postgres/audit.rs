@@ -22,7 +22,7 @@ const RECORDS: &str = concat!(
     " FROM rw_records r WHERE r.space = $1 AND r.stamp > $2 ORDER BY r.stamp LIMIT $3"
 );
 const HISTORY: &str = "SELECT count(*) FROM rw_history WHERE space = $1 AND id >= ''";
-const RECEIPTS: &str = "SELECT count(*), max(stamp) FROM rw_receipts WHERE space = $1";
+const RECEIPTS: &str = "SELECT count(*) FROM rw_receipts WHERE space = $1";
 const BATCHES: &str = "SELECT id FROM rw_batches WHERE space = $1";
 const NEWER: &str = "SELECT count(*) FROM rw_records WHERE space = $1 AND stamp > $2";
 /// Rows read at once.
@@ -48,8 +48,7 @@ pub(super) async fn audit(tx: &Tx) -> Done<Audit> {
             tally.history(row.try_get::<_, i64>(0)?.cast_unsigned());
         }
         if let Some(row) = tx.one(RECEIPTS, &[&space.no]).await? {
-            let newest: Option<i64> = row.try_get(1)?;
-            tally.receipts(row.try_get::<_, i64>(0)?.cast_unsigned(), newest.map(Stamp));
+            tally.receipts(row.try_get::<_, i64>(0)?.cast_unsigned());
         }
         entries(tx, space.no, &mut tally).await?;
         let batches = tx.query(BATCHES, &[&space.no]).await?;

@@ -22,7 +22,7 @@ const RECORDS: &str = concat!(
     ", collection FROM rw_records WHERE space = ?1 ORDER BY stamp"
 );
 const HISTORY: &str = "SELECT count(*) FROM rw_history WHERE space = ?1";
-const RECEIPTS: &str = "SELECT count(*), max(stamp) FROM rw_receipts WHERE space = ?1";
+const RECEIPTS: &str = "SELECT count(*) FROM rw_receipts WHERE space = ?1";
 const BATCHES: &str = "SELECT id FROM rw_batches WHERE space = ?1";
 const NEWER: &str = "SELECT count(*) FROM rw_records WHERE space = ?1 AND stamp > ?2";
 /// Entries read at once.
@@ -44,9 +44,7 @@ pub(super) fn audit(conn: &mut Conn) -> Done<Audit> {
         let mut tally = Tally::new(id, space.head, space.digest);
         records(conn, space.no, &mut tally)?;
         tally.history(count(conn, HISTORY, space.no)?);
-        let (many, newest): (i64, Option<i64>) =
-            conn.db.query_row(RECEIPTS, [space.no], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        tally.receipts(many.cast_unsigned(), newest.map(Stamp));
+        tally.receipts(count(conn, RECEIPTS, space.no)?);
         entries(conn, space.no, &mut tally)?;
         let batches: BTreeSet<String> =
             conn.db.prepare(BATCHES)?.query_map([space.no], |r| r.get(0))?.collect::<Result<_, _>>()?;
