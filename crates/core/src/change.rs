@@ -140,12 +140,15 @@ pub struct Batch {
     /// Changes that whoever brought them tries for the last time: where a parent has not come, a person is
     /// asked, and nobody waits any more (CT-23).
     pub last: BTreeSet<ChangeId>,
+    /// The epoch of which whoever brought them takes this node to be; `None`: not said. In another one nothing of
+    /// them is decided: what was lost with the former one comes first.
+    pub epoch: Option<Epoch>,
 }
 
 impl Batch {
     /// Changes that are tried again by themselves.
     pub fn new(grant: Grant, changes: Vec<Change>) -> Self {
-        Self { grant, changes, repeatable: true, last: BTreeSet::new() }
+        Self { grant, changes, repeatable: true, last: BTreeSet::new(), epoch: None }
     }
 
     /// The same changes in the same order, in batches of at least `about` and not twice as many.
@@ -156,8 +159,8 @@ impl Batch {
         while self.changes.len() > each {
             let rest = self.changes.split_off(each);
             let changes = std::mem::replace(&mut self.changes, rest);
-            let (grant, last) = (self.grant.clone(), self.last.clone());
-            cut.push(Self { grant, changes, repeatable: self.repeatable, last });
+            let (grant, last, epoch) = (self.grant.clone(), self.last.clone(), self.epoch.clone());
+            cut.push(Self { grant, changes, repeatable: self.repeatable, last, epoch });
         }
         cut.push(self);
         cut
@@ -197,10 +200,11 @@ mod tests {
             (40, vec![10, 10, 10, 10]),
         ] {
             let changes: Vec<Change> = (0..all).map(change).collect();
-            let batch = Batch { repeatable: false, ..Batch::new(grant.clone(), changes.clone()) };
+            let epoch = Some(Epoch::trusted("e1"));
+            let batch = Batch { repeatable: false, epoch, ..Batch::new(grant.clone(), changes.clone()) };
             let cut = batch.cut(about);
             assert_eq!(cut.iter().map(|part| part.changes.len()).collect::<Vec<_>>(), sizes);
-            assert!(cut.iter().all(|part| !part.repeatable));
+            assert!(cut.iter().all(|part| !part.repeatable && part.epoch.as_deref() == Some("e1")));
             assert_eq!(cut.into_iter().flat_map(|part| part.changes).collect::<Vec<_>>(), changes);
         }
     }

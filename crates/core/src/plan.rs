@@ -215,6 +215,8 @@ pub struct Plan {
     pub unsealed: Vec<String>,
     /// What to tell the author: one receipt a change, in order.
     pub answers: Vec<Receipt>,
+    /// The epoch in which a batch was decided, or refused because it was made for another one.
+    pub epoch: Option<Epoch>,
 }
 
 /// A batch whose bytes are fixed: a retry sends exactly these.

@@ -60,6 +60,9 @@ pub struct Push {
     /// The batch's id, chosen and kept by the sender; for logs only, a change is known by its own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<String>,
+    /// The epoch of the node for which the batch was made; a node of another epoch decides nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
     /// The changes, parents before children.
     pub changes: Vec<Change>,
     /// Those among them that the sender tries for the last time (CT-23).

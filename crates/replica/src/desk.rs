@@ -64,7 +64,7 @@ impl Node {
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
         let batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
-        let mut receipts = self.decide(space, Arc::new(batch)).await?;
+        let mut receipts = self.decide(space, Arc::new(batch)).await?.receipts;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }
 }

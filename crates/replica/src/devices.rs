@@ -3,7 +3,7 @@
 use crate::{Node, ReplicaError, secret::hex};
 use ropeway_core::{
     change::{Door, Grant},
-    id::{DeviceId, SpaceId},
+    id::{DeviceId, Epoch, SpaceId},
     time::Stamp,
 };
 use ropeway_store::{Device, DeviceStatus, SpaceState};
@@ -105,10 +105,23 @@ impl Node {
         Ok(self.inner.store.touch_device(space, id, self.inner.clock.now(), Some(upto)).await?)
     }
 
-    /// Whether a device may push: not before it has read past every deletion that is no longer known here,
-    /// for it may not know that what it changes is gone (I10). Its space as it is now.
-    pub async fn may_push(&self, device: &Device) -> Result<SpaceState, ReplicaError> {
-        let space = self.inner.store.space(&device.space).await?;
+    /// Refuses what was made for another epoch of a space; `None`: it does not say. The space as it is now.
+    pub async fn must_be_of(
+        &self,
+        space: &SpaceId,
+        epoch: Option<&Epoch>,
+    ) -> Result<SpaceState, ReplicaError> {
+        let state = self.inner.store.space(space).await?;
+        match epoch.is_some_and(|epoch| *epoch != state.epoch) {
+            true => Err(ReplicaError::EpochChanged),
+            false => Ok(state),
+        }
+    }
+
+    /// Whether a device may push what it made for an epoch: not before it has read past every deletion that is no
+    /// longer known here, for it may not know that what it changes is gone (I10). Its space as it is now.
+    pub async fn may_push(&self, device: &Device, epoch: Option<&Epoch>) -> Result<SpaceState, ReplicaError> {
+        let space = self.must_be_of(&device.space, epoch).await?;
         if let Some(read) = device.pulled {
             crate::feed::horizon(read, space.purged)?;
         }

@@ -45,8 +45,8 @@ pub enum ReplicaError {
     /// The cursor was not given by this node to this space.
     #[error("the cursor is not one that this node gave to this space")]
     CursorInvalid,
-    /// The cursor is of another generation of this node's data.
-    #[error("this node's data is of another generation than the cursor")]
+    /// The cursor or the push is of another generation of this node's data; nothing was written.
+    #[error("this node's data is of another generation than the request; nothing was taken in")]
     EpochChanged,
 }
 

@@ -4,13 +4,24 @@ use crate::{Node, ReplicaError};
 use futures_util::future::join_all;
 use ropeway_core::{
     change::{Batch, Change, Grant},
-    id::SpaceId,
+    id::{Epoch, SpaceId},
     ingest, limits,
     receipt::{Code, Detail, Reason, Receipt, Verdict},
     time::Stamp,
 };
-use ropeway_store::StoreError;
+use ropeway_store::{SpaceState, StoreError};
 use std::sync::Arc;
+
+/// What came of a batch.
+#[derive(Debug)]
+pub struct Taken {
+    /// One receipt a change, in order.
+    pub receipts: Vec<Receipt>,
+    /// The epoch that they speak of.
+    pub epoch: Epoch,
+    /// The head when the last of them was decided.
+    pub head: Stamp,
+}
 
 impl Node {
     /// Decides a batch of changes and answers one receipt a change, in order. What a receipt says is durable. Errors
@@ -24,16 +35,22 @@ impl Node {
         grant: Grant,
         changes: Vec<Change>,
     ) -> Result<Vec<Receipt>, ReplicaError> {
-        self.take(space, Batch::new(grant, changes)).await
+        Ok(self.take(space, Batch::new(grant, changes)).await?.receipts)
     }
 
-    /// The same for a batch of which some changes are tried for the last time.
-    pub async fn take(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
+    /// The same for a batch of which more is known: what is tried for the last time, and for which epoch it was made.
+    ///
+    /// Errors: [`ReplicaError::EpochChanged`] where this node is of another one, or came to be while it decided.
+    pub async fn take(&self, space: &SpaceId, batch: Batch) -> Result<Taken, ReplicaError> {
         if batch.changes.len() > limits::PUSH_CHANGES_MAX {
             let (most, sent) = (limits::PUSH_CHANGES_MAX, batch.changes.len());
             return Err(ReplicaError::TooLarge(format!(
                 "a push may carry {most} changes, this one carries {sent}"
             )));
+        }
+        if batch.changes.is_empty() {
+            let state = self.must_be_of(space, batch.epoch.as_ref()).await?;
+            return Ok(Taken { receipts: Vec::new(), epoch: state.epoch, head: state.head });
         }
         let batches = match self.inner.store.batch_changes() {
             Some(best) => batch.cut(best),
@@ -41,10 +58,10 @@ impl Node {
         };
         let decided = batches.into_iter().map(|batch| self.take_one(space, Arc::new(batch)));
         let decided: Result<Vec<_>, _> = join_all(decided).await.into_iter().collect();
-        Ok(decided?.into_iter().flatten().collect())
+        one_epoch(decided?)
     }
 
-    async fn take_one(&self, space: &SpaceId, batch: Arc<Batch>) -> Result<Vec<Receipt>, ReplicaError> {
+    async fn take_one(&self, space: &SpaceId, batch: Arc<Batch>) -> Result<Taken, ReplicaError> {
         match self.decide(space, batch.clone()).await {
             Err(ReplicaError::Store(StoreError::Fault { what, .. })) if !batch.changes.is_empty() => {
                 tracing::error!(what, "a batch could not be decided as a whole");
@@ -55,41 +72,55 @@ impl Node {
     }
 
     /// Decides a batch in one transaction.
-    pub(crate) async fn decide(
-        &self,
-        space: &SpaceId,
-        batch: Arc<Batch>,
-    ) -> Result<Vec<Receipt>, ReplicaError> {
-        if batch.changes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let profile = self.inner.profile.clone();
+    pub(crate) async fn decide(&self, space: &SpaceId, batch: Arc<Batch>) -> Result<Taken, ReplicaError> {
+        let (profile, wanted) = (self.inner.profile.clone(), batch.epoch.clone());
         let keys = ingest::keys(&batch, &profile, self.inner.follows);
         let decide = Box::new(move |snapshot: &_| ingest::decide(snapshot, &batch, &profile));
         let plan = self.inner.store.transact(space, self.inner.clock.now(), keys, decide).await?;
+        let epoch = match (plan.epoch, wanted) {
+            (Some(epoch), None) => epoch,
+            (Some(epoch), Some(wanted)) if wanted == epoch => epoch,
+            _ => return Err(ReplicaError::EpochChanged),
+        };
         self.announce(space, plan.head);
-        Ok(plan.answers)
+        Ok(Taken { receipts: plan.answers, epoch, head: plan.head })
     }
 
-    async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Vec<Receipt>, ReplicaError> {
-        let mut receipts = Vec::with_capacity(batch.changes.len());
+    async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Taken, ReplicaError> {
+        let mut taken = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
             let alone = Batch {
                 grant: batch.grant.clone(),
                 changes: vec![change.clone()],
                 repeatable: batch.repeatable,
                 last: batch.last.get(&change.id).cloned().into_iter().collect(),
+                epoch: batch.epoch.clone(),
             };
             match self.decide(space, Arc::new(alone)).await {
-                Ok(answered) => receipts.extend(answered),
+                Ok(answered) => taken.push(answered),
                 Err(ReplicaError::Store(StoreError::Fault { what, .. })) => {
-                    receipts.push(fault(change, what))
+                    let SpaceState { epoch, head, .. } = self.inner.store.space(space).await?;
+                    taken.push(Taken { receipts: vec![fault(change, what)], epoch, head });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(receipts)
+        one_epoch(taken)
     }
+}
+
+/// What came of the parts of a batch: receipts of two epochs are no answer.
+fn one_epoch(parts: Vec<Taken>) -> Result<Taken, ReplicaError> {
+    let join = |mut all: Taken, part: Taken| {
+        if all.epoch != part.epoch {
+            return Err(ReplicaError::EpochChanged);
+        }
+        all.receipts.extend(part.receipts);
+        Ok(Taken { head: all.head.max(part.head), ..all })
+    };
+    let mut parts = parts.into_iter();
+    let first = parts.next().ok_or_else(|| ReplicaError::Invalid("the batch was empty".into()))?;
+    parts.try_fold(first, join)
 }
 
 /// A change over which this node itself failed: refused, not remembered, kept by its author.

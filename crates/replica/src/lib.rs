@@ -51,6 +51,7 @@ pub use error::ReplicaError;
 pub use feed::{FeedRequest, ServedPage};
 pub use follow::{FollowOptions, Follower, Following, Trigger};
 pub use ids::{Ids, RandomIds, SequentialIds};
+pub use ingest::Taken;
 pub use members::NewMember;
 pub use node::{Node, NodeOptions};
 pub use nonce::{Renewal, Seen};

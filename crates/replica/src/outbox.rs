@@ -52,12 +52,14 @@ impl Node {
         let wanted: Vec<(i64, ChangeId)> = chosen.iter().map(|e| (e.seq, e.change.id.clone())).collect();
         let id = self.inner.ids.id();
         let boots = self.boots();
+        let epoch = self.dealt_with(space).await?;
         let decide: Decide = Box::new(move |snapshot| {
             settle::seal(snapshot, &id, &wanted, &boots, |entries| {
                 let changes = entries.iter().map(|e| e.change.clone()).collect();
                 let sent = entries.iter().map(|e| &e.change.id).filter(|id| last.contains(*id));
                 let last = sent.cloned().collect();
-                serde_json::to_vec(&Push { batch: Some(id.clone()), changes, last }).unwrap_or_default()
+                let push = Push { batch: Some(id.clone()), epoch: epoch.clone(), changes, last };
+                serde_json::to_vec(&push).unwrap_or_default()
             })
         });
         let plan = self.inner.store.transact(space, now, keys, decide).await?;

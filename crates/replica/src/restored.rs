@@ -13,7 +13,7 @@ use ropeway_core::{
     restored,
     time::{Stamp, Time},
 };
-use ropeway_protocol::{PageEnd, Transport};
+use ropeway_protocol::{Hello, PageEnd, Transport};
 use ropeway_store::{Decide, Followed};
 use std::collections::BTreeSet;
 
@@ -38,24 +38,25 @@ pub struct AnsweredAll {
 }
 
 impl Node {
-    /// Where there is something to send: asks the upstream for its epoch first. Sent to one that went back
-    /// in time, a later edit would arrive before the earlier one that was lost.
-    pub(crate) async fn notice_restored(
-        &self,
-        space: &SpaceId,
-        transport: &dyn Transport,
-    ) -> Result<(), Stop> {
-        let Some(absorbed) = self.inner.store.followed(space).await?.epoch else { return Ok(()) };
-        let counts = self.inner.store.outbox_counts(space).await?;
-        let sends = |state: &EntryState| state.is_unsent() || *state == EntryState::Sealed;
-        if !counts.iter().any(|(state, n)| *n > 0 && sends(state)) {
-            return Ok(());
+    /// The upstream's epoch for which what is sent is made: the one that was offered what the former one lost, or
+    /// else the one absorbed. Sent to one that went back in time, a later edit would arrive before the earlier one
+    /// that was lost, so a push says it and is refused there.
+    pub(crate) async fn dealt_with(&self, space: &SpaceId) -> Result<Option<Epoch>, ReplicaError> {
+        if planted::has(Bug::IgnoredEpoch) {
+            return Ok(None);
         }
-        let hello = transport.hello().await?;
-        if hello.epoch != absorbed && !planted::has(Bug::IgnoredEpoch) {
-            self.offer_again(space, &Restored { epoch: hello.epoch, now: hello.now }).await?;
+        match self.offered(space).await? {
+            None => Ok(self.inner.store.followed(space).await?.epoch),
+            offered => Ok(offered),
         }
-        Ok(())
+    }
+
+    /// What the upstream is that refused a push made for another epoch.
+    pub(crate) async fn refused_as_restored(&self, transport: &dyn Transport) -> Stop {
+        match transport.hello().await {
+            Ok(Hello { epoch, now, .. }) => Stop::Restored(Restored { epoch, now }),
+            Err(error) => error.into(),
+        }
     }
 
     /// Whether a page is of another epoch than the one absorbed, and what that lost was not offered yet.

@@ -211,8 +211,7 @@ impl Node {
         self.measure(transport).await??;
         let unanswered = self.note_unanswered(space).await?;
         self.knock(space, transport, unanswered).await?;
-        self.notice_restored(space, transport).await?;
-        for _ in 0..ROUNDS {
+        for left in (0..ROUNDS).rev() {
             let round = async {
                 self.push(way, report).await?;
                 let awaited = self.awaited(space).await?;
@@ -220,7 +219,7 @@ impl Node {
                 Ok(awaited)
             };
             let awaited = match round.await {
-                Err(Stop::Restored(to)) => {
+                Err(Stop::Restored(to)) if left > 0 => {
                     self.offer_again(space, &to).await?;
                     continue;
                 }
@@ -318,6 +317,10 @@ impl Node {
                     self.unseal(space, &batch, alone.then(|| problem.to_string())).await?;
                     limit.changes = (count / 2).max(1);
                     limit.bytes = (limit.bytes / 2).max(1);
+                }
+                // Nothing of it was decided: what was lost goes first.
+                Err(TransportError::Problem(problem)) if problem.code == ProblemCode::EpochChanged => {
+                    return Err(self.refused_as_restored(transport).await);
                 }
                 Err(TransportError::Problem(problem)) if is_about_the_batch(&problem) => {
                     let why = problem.to_string();

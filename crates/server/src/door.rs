@@ -7,7 +7,7 @@ use crate::{
 };
 use ropeway_core::{
     change::Change,
-    id::{ChangeId, Collection, Key, RecordId},
+    id::{ChangeId, Collection, Epoch, Key, RecordId},
     limits,
     receipt::{Code, Detail, Reason, Receipt, Verdict},
     time::Stamp,
@@ -33,6 +33,8 @@ const SENTENCE_MAX: usize = 300;
 struct Envelope<'a> {
     #[serde(default)]
     batch: Option<String>,
+    #[serde(default)]
+    epoch: Option<String>,
     #[serde(borrow)]
     changes: Capped<'a>,
     #[serde(default, borrow)]
@@ -78,6 +80,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Capped<'a> {
 pub(crate) struct Opened {
     /// The batch's id, for the log.
     pub(crate) batch: Option<String>,
+    /// The epoch for which it was made.
+    pub(crate) epoch: Option<Epoch>,
     /// The changes that could be read, in order.
     pub(crate) changes: Vec<Change>,
     /// Those that are tried for the last time.
@@ -91,7 +95,9 @@ pub(crate) struct Opened {
 pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
     let envelope: Envelope<'_> =
         serde_json::from_slice(body).map_err(|e| malformed(format!("the body is no push: {e}")))?;
-    let Envelope { batch, changes: Capped { raw, sent }, last } = envelope;
+    let Envelope { batch, epoch, changes: Capped { raw, sent }, last } = envelope;
+    let epoch = epoch.map(|epoch| Epoch::parse(&epoch)).transpose();
+    let epoch = epoch.map_err(|bad| malformed(format!("the push is for no epoch: {bad}")))?;
     // What is no id names no change.
     let last = last.into_iter().filter_map(|raw| serde_json::from_str(raw.get()).ok()).collect();
     let most = most.min(limits::PUSH_CHANGES_MAX);
@@ -119,7 +125,7 @@ pub(crate) fn open(body: &[u8], most: usize) -> Result<Opened, Failure> {
             },
         }
     }
-    Ok(Opened { batch, changes, last, refused })
+    Ok(Opened { batch, epoch, changes, last, refused })
 }
 
 impl Opened {

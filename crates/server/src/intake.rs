@@ -4,13 +4,12 @@
 use crate::{Caller, Failure, Host};
 use ropeway_core::{
     change::{Batch, Change},
-    id::{ChangeId, DeviceId, Epoch},
+    id::{DeviceId, Epoch},
     receipt::Receipt,
     time::Stamp,
 };
 use ropeway_protocol::{Problem, ProblemCode};
-use ropeway_replica::{Device, Enrolled, ReplicaError};
-use std::collections::BTreeSet;
+use ropeway_replica::{Device, Enrolled, ReplicaError, Taken};
 use tokio::{sync::SemaphorePermit, time::Instant};
 
 /// Changes that were decided.
@@ -22,7 +21,7 @@ pub struct Decided {
     pub epoch: Epoch,
     /// The head before they were decided: a receipt that is not newer was given before.
     pub before: Stamp,
-    /// The head now.
+    /// The head when the last of them was decided.
     pub head: Stamp,
 }
 
@@ -36,25 +35,22 @@ impl Host {
         self.inner.pushes.acquire().await.map_err(|_| stopping())
     }
 
-    /// Decides changes in the name of a device, whichever wire they came by; `last` are those that it tries for
-    /// the last time (CT-23).
-    pub async fn decide(
-        &self,
-        caller: &Caller,
-        changes: Vec<Change>,
-        last: BTreeSet<ChangeId>,
-    ) -> Result<Decided, Failure> {
-        let (node, space) = (self.node(), caller.space());
+    /// Changes that a device brings, by what it is granted.
+    pub fn batch(&self, caller: &Caller, changes: Vec<Change>) -> Batch {
+        Batch::new(self.node().grant_of(&caller.device), changes)
+    }
+
+    /// Decides changes in the name of a device, whichever wire they came by.
+    pub async fn decide(&self, caller: &Caller, batch: Batch) -> Result<Decided, Failure> {
+        let node = self.node();
         let started = Instant::now();
-        let before = node.may_push(&caller.device).await?.head;
-        let batch = Batch { last, ..Batch::new(node.grant_of(&caller.device), changes) };
-        let decided = node.take(space, batch).await;
+        let before = node.may_push(&caller.device, batch.epoch.as_ref()).await?.head;
+        let decided = node.take(caller.space(), batch).await;
         self.wrote(&decided);
-        let receipts = decided?;
-        let state = node.store().space(space).await.map_err(ReplicaError::from)?;
-        self.saw(&state.epoch);
+        let Taken { receipts, epoch, head } = decided?;
+        self.saw(&epoch);
         self.inner.metrics.pushed(started.elapsed(), &receipts);
-        Ok(Decided { receipts, epoch: state.epoch, before, head: state.head })
+        Ok(Decided { receipts, epoch, before, head })
     }
 
     /// Notes how far a device has read, whichever wire it reads by: what it sends back as its cursor, it has,

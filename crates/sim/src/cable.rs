@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{change::Batch, nonce::Pair, time::Stamp};
 use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
-use ropeway_replica::{Device, FeedRequest, ReplicaError};
+use ropeway_replica::{Device, FeedRequest, ReplicaError, Taken};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
@@ -158,20 +158,20 @@ impl World {
         let device = match met {
             Err(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked => {
                 let (host, at) = (&self.hosts[follower], &self.hosts[upstream]);
+                node.must_be_of(&space(), push.epoch.as_ref()).await.map_err(|e| self.problem(e))?;
                 let aside = self.put_aside(host, at, push.changes).await;
                 return Err(aside.unwrap_or_else(|e| self.problem(e)));
             }
             met => met?,
         };
-        node.may_push(&device).await.map_err(|e| self.problem(e))?;
+        node.may_push(&device, push.epoch.as_ref()).await.map_err(|e| self.problem(e))?;
         let grant = node.grant_of(&device);
         let changes = push.changes.clone();
-        let batch = Batch { last: push.last, ..Batch::new(grant, push.changes) };
+        let batch = Batch { last: push.last, epoch: push.epoch, ..Batch::new(grant, push.changes) };
         let decided = node.take(&device.space, batch).await;
-        let receipts = decided.map_err(|e| self.problem(e))?;
+        let Taken { receipts, epoch, .. } = decided.map_err(|e| self.problem(e))?;
         self.note(upstream, &changes, &receipts);
         self.answered(&self.hosts[upstream], &device, &receipts).await;
-        let epoch = node.store().space(&space()).await.map_err(|e| self.problem(e.into()))?.epoch;
         Ok(Pushed { epoch, now: node.clock().now(), receipts })
     }
 

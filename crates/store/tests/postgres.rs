@@ -4,7 +4,11 @@
 
 mod server;
 
-use ropeway_core::{id::Epoch, plan::Keys, time::Stamp};
+use ropeway_core::{
+    id::Epoch,
+    plan::{Decision, Keys, Plan, Snapshot},
+    time::Stamp,
+};
 use ropeway_store::{PostgresOptions, PostgresStore, Store, StoreError, Stored, conformance::hand::*};
 use server::Database;
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -110,6 +114,36 @@ async fn postgres_data_in_another_place_begins_an_epoch() {
     assert!(now_is.epoch.starts_with("three.") && now_is.epoch != was.epoch, "{now_is:?}");
     assert_eq!(gaps, 1);
     assert_eq!(reopened(&copy, "four").await, (now_is, 1), "and is gone on with");
+}
+
+/// A decision that waits for the space's lock behind a server that begins an epoch is made in the new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_decisions_that_waited_behind_a_new_epoch_know_it() {
+    let database = Database::create().await;
+    let store: Stored = Arc::new(open(&database).await.unwrap());
+    let head = store.open_space(&space()).await.unwrap().head.0;
+    let (begins, beside) = (database.connect().await, database.connect().await);
+    begins.batch_execute("BEGIN; SELECT FROM rw_spaces FOR UPDATE").await.unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    let deciding = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let decide = Box::new(move |snapshot: &Snapshot| {
+                tell.send((snapshot.epoch.clone(), snapshot.head)).unwrap();
+                Decision::Plan(Box::new(Plan { head: snapshot.head, ..Plan::default() }))
+            });
+            store.transact(&space(), NOW, Keys::default(), decide).await.unwrap();
+        }
+    });
+    const WAITS: &str = "SELECT count(*) FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while beside.query_one(WAITS, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let begin = "UPDATE rw_spaces SET head = head + 7; UPDATE rw_meta SET value = 'two' WHERE name = '@epoch'; COMMIT";
+    begins.batch_execute(begin).await.unwrap();
+    deciding.await.unwrap();
+    assert_eq!(told.recv().unwrap(), (Epoch::trusted("two"), Stamp(head + 7)));
 }
 
 /// Of statements that are on their way together one fails, and the others only echo it: what is done about it

@@ -18,6 +18,7 @@ use axum::{
 };
 use bytes::Bytes;
 use ropeway_core::{
+    change::Batch,
     conflict::Conflict,
     id::{CONFLICT, Collection, Key, RecordId},
     profile::Rules,
@@ -162,14 +163,15 @@ async fn take_in(
     let filled = late::fills(host.node(), space, &changes).await?;
     changes.extend(filled.iter().map(|(_, fill)| fill.clone()));
     let said = changes.clone();
-    let Decided { mut receipts, before, .. } = host.decide(&asker.caller, changes, last).await?;
+    let batch = Batch { last, ..host.batch(&asker.caller, changes) };
+    let Decided { mut receipts, before, .. } = host.decide(&asker.caller, batch).await?;
     let heard = said.into_iter().zip(&receipts).take(sent).enumerate();
     let heard = heard.filter(|(_, (_, receipt))| receipt.stamp <= before && receipt.verdict.is_settled());
     let heard = heard.map(|(place, (change, receipt))| (place, change, receipt)).collect();
     let anew = again::said_anew(host.node(), space, rules, heard).await?;
     if !anew.is_empty() {
         let (places, changes): (Vec<usize>, Vec<_>) = anew.into_iter().unzip();
-        let decided = host.decide(&asker.caller, changes, BTreeSet::new()).await?;
+        let decided = host.decide(&asker.caller, host.batch(&asker.caller, changes)).await?;
         for (place, receipt) in places.into_iter().zip(decided.receipts) {
             receipts[place] = receipt;
         }

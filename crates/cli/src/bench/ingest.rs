@@ -131,7 +131,12 @@ pub(super) fn bodies(run: u64, count: usize) -> Result<Vec<Bytes>> {
     let numbers: Vec<usize> = (0..count).collect();
     let body = |chunk: &[usize]| -> Result<Bytes> {
         let changes = chunk.iter().map(|n| rows::change(run, *n)).collect();
-        Ok(Bytes::from(serde_json::to_vec(&Push { batch: None, changes, last: BTreeSet::new() })?))
+        Ok(Bytes::from(serde_json::to_vec(&Push {
+            batch: None,
+            epoch: None,
+            changes,
+            last: BTreeSet::new(),
+        })?))
     };
     numbers.chunks(BATCH).map(body).collect()
 }

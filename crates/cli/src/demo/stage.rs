@@ -220,8 +220,12 @@ impl Stage {
 
     /// A device without a desk pushes straight to the cloud.
     pub(super) async fn push(&self, visitor: &Visitor, change: &Change) -> Result<Receipt> {
-        let body =
-            serde_json::to_vec(&Push { batch: None, changes: vec![change.clone()], last: BTreeSet::new() })?;
+        let body = serde_json::to_vec(&Push {
+            batch: None,
+            epoch: None,
+            changes: vec![change.clone()],
+            last: BTreeSet::new(),
+        })?;
         let pushed = visitor.transport.push(body.into()).await?;
         pushed.receipts.into_iter().next().context("the cloud gave no receipt")
     }

@@ -34,7 +34,8 @@ impl Work<'_> {
         }
         let limited = self.is_limited();
         let holds = self.snap.follows && !self.absorbs;
-        let mut plan = Plan { head: self.snap.head, ..Plan::default() };
+        let epoch = Some(self.snap.epoch.clone());
+        let mut plan = Plan { head: self.snap.head, epoch, ..Plan::default() };
         plan.rows.reserve(self.touched.len());
         let mut written = Written { snap: self.snap, profile: self.profile, plan: &mut plan, holds };
         for (key, touched) in std::mem::take(&mut self.touched) {

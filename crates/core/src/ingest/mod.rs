@@ -24,7 +24,7 @@ use crate::{
     change::{Batch, Change, Door, Op},
     id::{CONFLICT, Key},
     limits,
-    plan::{Decision, Keys, Snapshot},
+    plan::{Decision, Keys, Plan, Snapshot},
     planted::{self, Bug},
     profile::{self, Profile, Rules, Writes},
     receipt::{Code, Detail, Reason, Remembered, Verdict},
@@ -70,8 +70,13 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
     keys
 }
 
-/// Decides a batch. Total and deterministic: the same snapshot, batch and profile give the same answer.
+/// Decides a batch. Total and deterministic: the same snapshot, batch and profile give the same answer. A batch
+/// made for another epoch than this node's gets a plan without answers.
 pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision {
+    if batch.epoch.as_ref().is_some_and(|epoch| *epoch != snapshot.epoch) {
+        let epoch = Some(snapshot.epoch.clone());
+        return Decision::Plan(Box::new(Plan { head: snapshot.head, epoch, ..Plan::default() }));
+    }
     let decided = |moves: bool, most: usize| {
         let mut work = Work::new(snapshot, profile, &batch.grant);
         work.repeatable = batch.repeatable;

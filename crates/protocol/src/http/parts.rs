@@ -11,19 +11,22 @@ use serde_json::value::RawValue;
 struct Parts<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     batch: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    epoch: Option<String>,
     #[serde(borrow)]
     changes: Vec<&'a RawValue>,
 }
 
 /// Both halves of a push. `None`: it is a single change.
 pub(super) fn halves(body: &[u8]) -> Option<[Bytes; 2]> {
-    let Parts { batch, changes } = serde_json::from_slice(body).ok()?;
+    let Parts { batch, epoch, changes } = serde_json::from_slice(body).ok()?;
     if changes.len() < 2 {
         return None;
     }
     let (first, second) = changes.split_at(changes.len() / 2);
     let part = |changes: &[&RawValue]| {
-        let part = Parts { batch: batch.clone(), changes: changes.iter().map(|change| &**change).collect() };
+        let changes = changes.iter().map(|change| &**change).collect();
+        let part = Parts { batch: batch.clone(), epoch: epoch.clone(), changes };
         serde_json::to_vec(&part).map(Bytes::from).ok()
     };
     Some([part(first)?, part(second)?])

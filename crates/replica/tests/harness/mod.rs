@@ -26,7 +26,7 @@ use ropeway_core::{
 use ropeway_protocol::{Hello, Page, PageEnd, Problem, ProblemCode, Push, Pushed, Transport, TransportError};
 use ropeway_replica::{
     Clock, Desk, Device, Edit, Enrolled, Enrolment, FeedRequest, Ids, ManualClock, Node, NodeOptions,
-    ReplicaError, SequentialIds, SyncOptions, SyncReport,
+    ReplicaError, SequentialIds, SyncOptions, SyncReport, Taken,
 };
 use ropeway_store::{MemoryStore, Options, PostgresOptions, PostgresStore, SqliteStore, Stored};
 use std::{
@@ -300,6 +300,7 @@ impl Cable {
         let token = self.token.lock().unwrap().clone();
         if let Some(device) = self.cloud.revoked(&token).await.map_err(problem)? {
             let push: Push = serde_json::from_slice(body).unwrap();
+            self.cloud.must_be_of(&space(), push.epoch.as_ref()).await.map_err(problem)?;
             let kept = self.cloud.quarantine(&device, push.changes).await.map_err(problem)?;
             let mut refused = Problem::new(ProblemCode::DeviceRevoked, "revoked; kept in quarantine");
             refused.quarantined = Some(kept);
@@ -310,16 +311,16 @@ impl Cable {
         if push.changes.len() > *self.limit.lock().unwrap() {
             return Err(TransportError::Problem(Problem::new(ProblemCode::TooLarge, "too many changes")));
         }
-        self.cloud.may_push(&device).await.map_err(problem)?;
+        self.cloud.may_push(&device, push.epoch.as_ref()).await.map_err(problem)?;
         let grant = self.cloud.grant_of(&device);
         let refused = self.refuse.lock().unwrap().clone();
         let is_refused =
             |c: &Change| refused.as_ref().is_some_and(|t| c.fields.values().any(|v| v.as_str() == Some(t)));
         let (bad, good): (Vec<Change>, Vec<Change>) = push.changes.into_iter().partition(is_refused);
-        let batch = Batch { last: push.last, ..Batch::new(grant, good) };
-        let mut receipts = self.cloud.take(&device.space, batch).await.map_err(problem)?;
+        let batch = Batch { last: push.last, epoch: push.epoch, ..Batch::new(grant, good) };
+        let Taken { mut receipts, epoch, .. } =
+            self.cloud.take(&device.space, batch).await.map_err(problem)?;
         receipts.extend(bad.into_iter().map(rejected));
-        let epoch = self.cloud.store().space(&device.space).await.unwrap().epoch;
         Ok(Pushed { epoch, now: self.cloud.clock().now(), receipts })
     }
 }

@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use bytes::Bytes;
+use ropeway_core::change::Batch;
 use ropeway_protocol::{ProblemCode, Pushed};
 
 /// Bodies larger than this are decoded beside the workers that serve connections.
@@ -30,16 +31,19 @@ pub(super) async fn push(
     let caller = match pusher {
         Pusher::Active(caller) => caller,
         Pusher::Revoked(device) => {
+            let epoch = opened.as_ref().ok().and_then(|opened| opened.epoch.as_ref());
+            host.node().must_be_of(&device.space, epoch).await?;
             let changes = opened.map_or_else(|_| Vec::new(), |opened| opened.split().0);
             return Err(host.quarantine(&device, changes).await?);
         }
     };
     let opened = opened?;
-    let (batch, last) = (opened.batch.clone(), opened.last.clone());
+    let (name, last, epoch) = (opened.batch.clone(), opened.last.clone(), opened.epoch.clone());
     let (changes, refused) = opened.split();
-    let Decided { receipts, epoch, head, .. } = host.decide(&caller, changes, last).await?;
+    let batch = Batch { last, epoch, ..host.batch(&caller, changes) };
+    let Decided { receipts, epoch, head, .. } = host.decide(&caller, batch).await?;
     let receipts = if refused.is_empty() { receipts } else { refused.among(receipts, head)? };
-    tracing::debug!(batch, changes = receipts.len(), "push decided");
+    tracing::debug!(batch = name, changes = receipts.len(), "push decided");
     json(&Pushed { epoch, now: host.node().clock().now(), receipts })
 }
 

@@ -158,6 +158,8 @@ pub(super) struct Change {
 pub(super) struct Push {
     /// The batch's id, for logs.
     batch: Option<String>,
+    /// The epoch of the node for which it was made; a node of another one refuses it.
+    epoch: Option<String>,
     changes: Vec<Change>,
     /// Ids of changes that are tried for the last time.
     last: Option<Vec<String>>,

@@ -108,6 +108,27 @@ async fn roles_may_do_what_they_may() {
     assert!(!devices.to_string().contains("token"));
 }
 
+/// A push made for another epoch is refused as a whole, also a revoked device's: what was lost goes first.
+#[tokio::test]
+async fn a_push_for_another_epoch_is_neither_decided_nor_kept() {
+    let rig = Rig::new().await;
+    let push = |epoch: &str, n| json!({ "epoch": epoch, "changes": [incident(n)] }).to_string();
+    let at = async |token: &str, epoch: &str, n| rig.post("/v1/push", token, push(epoch, n)).await;
+    at(&rig.referee, "another", 1).await.is(P::EpochChanged);
+    assert!(
+        at(&rig.referee, "no epoch!", 1).await.is(P::Malformed)["detail"].as_str().unwrap().contains("epoch")
+    );
+    assert_eq!(rig.records("main").await, 0);
+    let epoch = rig.node.store().space(&space("main")).await.unwrap().epoch;
+    assert_eq!(at(&rig.referee, &epoch, 1).await.ok()["epoch"], *epoch);
+    let device = rig.node.authenticate(&rig.referee).await.unwrap();
+    rig.node.revoke(&space("main"), &device.id).await.unwrap();
+    at(&rig.referee, "another", 2).await.is(P::EpochChanged);
+    assert_eq!(rig.node.quarantined(&space("main")).await.unwrap().len(), 0);
+    at(&rig.referee, &epoch, 2).await.is(P::DeviceRevoked);
+    assert_eq!(rig.node.quarantined(&space("main")).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn devices_are_registered_listed_and_revoked() {
     let rig = Rig::new().await;

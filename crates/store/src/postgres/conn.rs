@@ -224,6 +224,24 @@ impl Tx {
         .await
     }
 
+    /// The same for two statements of the same parameters, sent together: the second one sees whatever was
+    /// committed while the first one waited.
+    pub(super) async fn one_then(
+        &self,
+        first: &'static str,
+        then: &'static str,
+        params: Params<'_>,
+    ) -> Done<(Option<Row>, Option<Row>)> {
+        self.send(async |client: &Object| {
+            // Both before either goes: one that had to be prepared would be overtaken.
+            let (first, then) = (client.prepare_cached(first).await?, client.prepare_cached(then).await?);
+            let both =
+                tokio::join!(biased; client.query_opt(&first, params), client.query_opt(&then, params));
+            Ok((both.0?, both.1?))
+        })
+        .await
+    }
+
     /// Runs a statement. How many rows it wrote.
     pub(super) async fn execute(&self, sql: &'static str, params: Params<'_>) -> Done<u64> {
         self.send(async |client: &Object| {

@@ -11,24 +11,30 @@ use ropeway_core::{
     plan::Snapshot,
     time::{Stamp, Time},
 };
+use tokio_postgres::Row;
 
 /// Two nodes that open a first space at the same moment want one number: the loser asks again.
 const ADD: &str = "INSERT INTO rw_spaces
   (no, id, head, digest_count, digest_sum, next_local_id, next_entry, writes)
   SELECT coalesce(max(no), 0) + 1, $1, 0, 0, 0, 1, 1, 0 FROM rw_spaces ON CONFLICT DO NOTHING";
-macro_rules! read {
-    ($lock:literal) => {
+macro_rules! row {
+    ($beside:literal) => {
         concat!(
-            "SELECT s.no, s.head, s.digest_count, s.digest_sum, s.next_local_id, s.next_entry, m.value,
-             coalesce((SELECT f.filling FROM rw_follow f WHERE f.space = s.no), false),
-             s.purged, s.buried
-             FROM rw_spaces s JOIN rw_meta m ON m.name = '@epoch' WHERE s.id = $1",
-            $lock
+            "SELECT s.no, s.head, s.digest_count, s.digest_sum, s.next_local_id, s.next_entry, s.purged, s.buried",
+            $beside
         )
     };
 }
-const READ: &str = read!("");
-const LOCK: &str = read!(" FOR UPDATE OF s");
+macro_rules! beside {
+    () => {
+        "m.value, coalesce((SELECT f.filling FROM rw_follow f WHERE f.space = s.no), false)
+         FROM rw_spaces s JOIN rw_meta m ON m.name = '@epoch' WHERE s.id = $1"
+    };
+}
+const READ: &str = concat!(row!(", "), beside!());
+const LOCK: &str = row!(" FROM rw_spaces s WHERE s.id = $1 FOR UPDATE");
+/// What stands in other rows: a statement that waited for the lock knows them as they were before it.
+const BESIDE: &str = concat!("SELECT ", beside!());
 const SAVE: &str = "UPDATE rw_spaces SET head = $2, digest_count = $3, digest_sum = $4, next_local_id = $5,
   next_entry = $6, purged = $7, writes = writes + 1 WHERE no = $1";
 
@@ -49,7 +55,7 @@ pub(super) struct Space {
 impl Space {
     /// Makes the space where it is not there.
     pub(super) async fn create(tx: &Tx, id: &SpaceId) -> Done<Self> {
-        while Self::find(tx, READ, id).await?.is_none() {
+        while tx.one(READ, &[&id.as_str()]).await?.is_none() {
             tx.execute(ADD, &[&id.as_str()]).await?;
         }
         Self::read(tx, id).await
@@ -57,29 +63,32 @@ impl Space {
 
     /// Reads the space's row; [`StoreError::NoSpace`] where there is none.
     pub(super) async fn read(tx: &Tx, id: &SpaceId) -> Done<Self> {
-        Self::find(tx, READ, id).await?.ok_or_else(|| StoreError::NoSpace(id.to_string()))
+        let row = tx.one(READ, &[&id.as_str()]).await?.ok_or_else(|| none(id))?;
+        Self::of(&row, &row, 8)
     }
 
     /// The same, and nobody else writes in the space before this transaction ends. Taken first: whatever
     /// is read afterwards is what the last writer left (ADR 0002).
     pub(super) async fn lock(tx: &Tx, id: &SpaceId) -> Done<Self> {
-        Self::find(tx, LOCK, id).await?.ok_or_else(|| StoreError::NoSpace(id.to_string()))
+        let (row, beside) = tx.one_then(LOCK, BESIDE, &[&id.as_str()]).await?;
+        let row = row.ok_or_else(|| none(id))?;
+        Self::of(&row, &beside.ok_or_else(|| none(id))?, 0)
     }
 
-    async fn find(tx: &Tx, sql: &'static str, id: &SpaceId) -> Done<Option<Self>> {
-        let Some(row) = tx.one(sql, &[&id.as_str()]).await? else { return Ok(None) };
-        let epoch: String = row.try_get(6)?;
-        Ok(Some(Self {
+    /// What stands beside the space begins at the column `at` of its row.
+    fn of(row: &Row, beside: &Row, at: usize) -> Done<Self> {
+        let epoch: &str = beside.try_get(at)?;
+        Ok(Self {
             no: row.try_get(0)?,
             head: Stamp(row.try_get(1)?),
             digest: Digest { count: row.try_get(2)?, sum: row.try_get(3)? },
             next_local_id: row.try_get(4)?,
             next_entry: row.try_get(5)?,
-            epoch: Epoch::parse(&epoch).map_err(|bad| corrupt(bad.to_string()))?,
-            filling: row.try_get(7)?,
-            purged: Stamp(row.try_get(8)?),
-            buried: row.try_get::<_, i64>(9)?.cast_unsigned(),
-        }))
+            epoch: Epoch::parse(epoch).map_err(|bad| corrupt(bad.to_string()))?,
+            filling: beside.try_get(at + 1)?,
+            purged: Stamp(row.try_get(6)?),
+            buried: row.try_get::<_, i64>(7)?.cast_unsigned(),
+        })
     }
 
     /// Writes back what moved.
@@ -108,4 +117,8 @@ impl Space {
     pub(super) fn bring(&self, snapshot: &mut Snapshot) {
         (snapshot.head, snapshot.next_entry) = (self.head, self.next_entry);
     }
+}
+
+fn none(id: &SpaceId) -> StoreError {
+    StoreError::NoSpace(id.to_string())
 }
