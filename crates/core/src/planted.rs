@@ -29,11 +29,13 @@ pub enum Bug {
     OpenFeed,
     /// Quarantine says that it kept a change which it dropped.
     DroppedQuarantine,
+    /// The history of a record is read without regard to its space.
+    SharedHistory,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::SkippedReceipt,
         Self::UnlockedHead,
         Self::RunawayCursor,
@@ -46,6 +48,7 @@ impl Bug {
         Self::IgnoredEpoch,
         Self::OpenFeed,
         Self::DroppedQuarantine,
+        Self::SharedHistory,
     ];
 }
 

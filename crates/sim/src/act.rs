@@ -2,7 +2,7 @@
 
 use crate::{
     cable::{Cable, Pause},
-    host::{Host, locked, space},
+    host::{Host, locked},
     ledger::tokens_of,
     shrink::node_of,
     story::{Act, Crash, Edit, Fault, Meanwhile},
@@ -19,7 +19,7 @@ use ropeway_store::Store;
 use serde_json::Value;
 use std::{
     pin::{Pin, pin},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -31,7 +31,15 @@ impl World {
     /// Does one act.
     pub(crate) fn act<'a>(self: &'a Arc<Self>, act: &'a Act) -> Pin<Box<dyn Future<Output = ()> + 'a>> {
         Box::pin(async move {
-            if node_of(act).is_some_and(|node| !self.host(node).is_there()) {
+            if let Act::Elsewhere { act } = act {
+                if let Some(second) = self.stage.worlds().get(1) {
+                    second.act(act).await;
+                }
+                return;
+            }
+            // One that died in this very act is switched on behind it.
+            let is_on = |host: &Host| host.is_there() && !host.life().is_over();
+            if node_of(act).is_some_and(|node| !is_on(self.host(node))) {
                 return;
             }
             match act {
@@ -60,12 +68,12 @@ impl World {
                 Act::Retry { node } => {
                     let host = self.host(*node);
                     let node = host.node();
-                    let done = host.alive(node.queue_retry(&space(), &[])).await;
+                    let done = host.alive(node.queue_retry(&self.space, &[])).await;
                     self.done("retry", done);
                 }
                 Act::Restart { node } => self.host(*node).life().end(),
                 Act::Copy => self.copy().await,
-                Act::Backup { node } => self.host(*node).back_up(),
+                Act::Backup { node } => self.back_up(self.host(*node)),
                 Act::Restore { node, restamp } => self.restore(self.host(*node), *restamp).await,
                 Act::PutBack { node } => self.put_back(self.host(*node)).await,
                 Act::Subscribe { node, audience, on } => {
@@ -82,6 +90,7 @@ impl World {
                 }
                 Act::Judge { node, take } => self.judge(self.host(*node), *take).await,
                 Act::Purge { node } => self.purge(self.host(*node)).await,
+                Act::Elsewhere { .. } => {}
             }
         })
     }
@@ -92,7 +101,7 @@ impl World {
         let version = match behind {
             None => None,
             Some(behind) => {
-                let shown = node.get(&space(), &key).await;
+                let shown = node.get(&self.space, &key).await;
                 shown.ok().flatten().map(|record| record.version.saturating_sub(behind).max(1))
             }
         };
@@ -106,12 +115,12 @@ impl World {
             fields: edit.fields.clone(),
             version,
         };
-        if let Ok(shown) = node.resolve_record(&space(), &shown_key).await {
+        if let Ok(shown) = node.resolve_record(&self.space, &shown_key).await {
             self.sees(shown.as_ref().map(|(_, record)| record.data.fields()), &edit.fields);
         }
         let fields = edit.fields.clone();
         let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host) };
-        let answered = host.alive(node.write(&space(), &desk, edit)).await;
+        let answered = host.alive(node.write(&self.space, &desk, edit)).await;
         if let Some(Ok(receipt)) = &answered
             && receipt.verdict.is_settled()
         {
@@ -157,16 +166,26 @@ impl World {
         }
     }
 
+    fn back_up(&self, host: &Host) {
+        if let Err(error) = host.back_up() {
+            self.fault(&format!("node {} cannot be backed up: {error}", host.index));
+        }
+        self.stage.worlds().iter().for_each(|world| world.hosts[host.index].was_backed_up());
+    }
+
     /// The disk of a node is copied into another machine, which runs too.
     async fn copy(&self) {
         let Some(original) = self.setting.copied.map(|node| self.host(node)) else { return };
-        let Some(copy) = self.hosts.last().filter(|copy| !copy.is_there()) else { return };
-        // A machine that has never synced is no installation yet: its copy is simply another one.
-        let has_synced = matches!(original.image().meta("nonces.main").await, Ok(Some(_)));
-        match copy.become_copy_of(original).await {
-            Ok(()) if !has_synced => *locked(&self.copy) = Copied::Refused,
-            Ok(()) => *locked(&self.copy) = Copied::Unnoticed,
-            Err(error) => self.fault(&format!("the copy does not start: {error}")),
+        let Some(copy) = self.hosts.last().filter(|copy| copy.asleep.load(Ordering::Relaxed)) else { return };
+        if let Err(error) = copy.become_copy_of(original).await {
+            return self.fault(&format!("the copy does not start: {error}"));
+        }
+        for world in self.stage.worlds() {
+            world.hosts[copy.index].stands_in_for(&world.hosts[original.index]);
+            // A machine that has never synced is no installation yet: its copy is simply another one.
+            let has_synced =
+                matches!(original.image().meta(&format!("nonces.{}", world.space)).await, Ok(Some(_)));
+            *locked(&world.copy) = if has_synced { Copied::Unnoticed } else { Copied::Refused };
         }
     }
 
@@ -177,7 +196,7 @@ impl World {
         }
         if locked(&host.put_back).take().is_some() {
             let renewed = async {
-                host.node().renew(&space(), Renewal::Restored).await?;
+                host.node().renew(&self.space, Renewal::Restored).await?;
                 host.restart().await
             };
             match renewed.await {
@@ -190,7 +209,7 @@ impl World {
             self.violated("I12", format!("node {} is refused as a copy, and there is none", host.index));
         }
         let renewed = async {
-            let device = host.node().renew(&space(), Renewal::Copy).await?;
+            let device = host.node().renew(&self.space, Renewal::Copy).await?;
             let name = format!("renewed-{}", host.index);
             self.register(host, &name, Some(device)).await?;
             host.restart().await
@@ -221,7 +240,7 @@ impl World {
         };
         let options =
             SyncOptions { batch_changes: self.setting.batch, batch_bytes: 1 << 20, page: self.setting.page };
-        let (node, life, main) = (host.node(), host.life(), space());
+        let (node, life, main) = (host.node(), host.life(), self.space.clone());
         let mut sync = pin!(node.sync(&main, &cable, &options, &|_| {}));
         loop {
             tokio::select! {
@@ -255,7 +274,7 @@ impl World {
 
     async fn answer(&self, host: &Host, which: usize, resolution: Resolution) {
         let node = host.node();
-        let Ok(open) = node.conflicts(&space(), resolution != Resolution::Reopen).await else { return };
+        let Ok(open) = node.conflicts(&self.space, resolution != Resolution::Reopen).await else { return };
         if open.is_empty() {
             return;
         }
@@ -272,11 +291,11 @@ impl World {
             notes: None,
             change: None,
         };
-        if let Ok(Some((_, record))) = node.resolve_record(&space(), &view.conflict.about()).await {
+        if let Ok(Some((_, record))) = node.resolve_record(&self.space, &view.conflict.about()).await {
             self.chooses(record.data.fields(), &view.conflict.incoming.values);
         }
         let desk = Desk { person: Some("var".into()), role: self.roles.top.clone() };
-        let answered = host.alive(node.resolve(&space(), &desk, resolve)).await;
+        let answered = host.alive(node.resolve(&self.space, &desk, resolve)).await;
         let answered = answered.map(|a| a.map(|(receipt, _)| receipt));
         self.say(|| format!("  {} {:?} {}", view.id, view.conflict.kind, written(&answered)));
         self.done("answer", answered);
@@ -284,14 +303,14 @@ impl World {
 
     async fn discard(&self, host: &Host, which: usize) {
         let node = host.node();
-        let Ok(mut queue) = node.queue(&space()).await else { return };
+        let Ok(mut queue) = node.queue(&self.space).await else { return };
         queue.retain(|item| item.state.is_unsent());
         if queue.is_empty() {
             return;
         }
         let item = &queue[which % queue.len()];
         self.say(|| format!("  {} {}/{}", item.seq, item.collection, item.record));
-        let done = host.alive(node.queue_discard(&space(), &[item.seq])).await;
+        let done = host.alive(node.queue_discard(&self.space, &[item.seq])).await;
         self.done("discard", done);
     }
 

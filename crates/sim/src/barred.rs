@@ -2,7 +2,7 @@
 //! barred neither reads nor writes, and what quarantine says that it keeps is there.
 
 use crate::{
-    host::{Host, locked, space},
+    host::{Host, locked},
     world::World,
 };
 use ropeway_core::{change::Change, id::ChangeId};
@@ -15,14 +15,14 @@ impl World {
     /// A machine as its upstream knows it.
     pub(crate) async fn known(&self, host: &Host) -> Option<(&Host, Device)> {
         let (upstream, id) = (&self.hosts[host.parent?], locked(&host.device).clone()?);
-        let device = upstream.image().device(&space(), &id).await.ok()??;
+        let device = upstream.image().device(&self.space, &id).await.ok()??;
         Some((upstream, device))
     }
 
     /// An administrator at its upstream revokes a machine. From then on its token opens nothing.
     pub(crate) async fn revoke(&self, host: &Host) {
         let Some((upstream, device)) = self.known(host).await else { return };
-        let done = upstream.alive(upstream.node().revoke(&space(), &device.id)).await;
+        let done = upstream.alive(upstream.node().revoke(&self.space, &device.id)).await;
         self.done("revoke", done);
         self.look_at_status(host).await;
     }
@@ -38,7 +38,7 @@ impl World {
     pub(crate) async fn rotate(&self, host: &Host, told: bool) {
         let Some((upstream, device)) = self.known(host).await else { return };
         let before = locked(&host.token).clone();
-        let Some(rotated) = upstream.alive(upstream.node().rotate(&space(), &device.id)).await else {
+        let Some(rotated) = upstream.alive(upstream.node().rotate(&self.space, &device.id)).await else {
             return;
         };
         let Ok(Enrolled { token, .. }) = rotated else { return };
@@ -63,7 +63,7 @@ impl World {
         }
         let known = self.known(host).await;
         if let Some((_, device)) = known.as_ref().filter(|(_, d)| d.status == DeviceStatus::Active) {
-            *locked(&host.token) = upstream.node().rotate(&space(), &device.id).await?.token;
+            *locked(&host.token) = upstream.node().rotate(&self.space, &device.id).await?.token;
             return Ok(());
         }
         let number = upstream.node().devices().await?.len();
@@ -72,7 +72,7 @@ impl World {
         // As the new device it has read nothing, and holds nothing back before it does.
         *locked(&host.heard) = None;
         if let (Some((_, before)), Some((_, device))) = (known, self.known(host).await) {
-            let held = upstream.image().subscriptions(&space(), &before.id).await?;
+            let held = upstream.image().subscriptions(&self.space, &before.id).await?;
             for choice in held.iter().filter(|s| s.left.is_none() && s.via.is_none()) {
                 // What its upstream does not get any more it cannot give.
                 let _ = upstream.node().subscribe(&device, &choice.audience, true).await;
@@ -92,12 +92,12 @@ impl World {
         let Some(device) = upstream.node().revoked(&token).await? else {
             return Err(ReplicaError::Unauthenticated);
         };
-        let before = upstream.image().space(&space()).await?;
+        let before = upstream.image().space(&self.space).await?;
         let ids: Vec<ChangeId> = changes.iter().map(|change| change.id.clone()).collect();
         let kept = upstream.node().quarantine(&device, changes).await?;
         let all = usize::try_from(kept).unwrap_or(usize::MAX).min(ids.len());
         locked(&upstream.aside).extend(ids.into_iter().take(all));
-        if upstream.image().space(&space()).await? != before {
+        if upstream.image().space(&self.space).await? != before {
             self.violated("I9", format!("a barred machine moved the head of node {}", upstream.index));
         }
         let mut problem = Problem::new(ProblemCode::DeviceRevoked, "this device was revoked");
@@ -110,13 +110,13 @@ impl World {
         let Some((upstream, device)) = self.known(host).await else { return };
         let node = upstream.node();
         let judged = async {
-            let waiting = node.waiting_in_quarantine(&space(), &device.id, &[]).await?;
+            let waiting = node.waiting_in_quarantine(&self.space, &device.id, &[]).await?;
             let changes: Vec<Change> = waiting.into_iter().map(|q| q.change).collect();
             if !take {
-                node.discard_quarantined(&space(), &device.id, &[], Some("ada")).await?;
+                node.discard_quarantined(&self.space, &device.id, &[], Some("ada")).await?;
                 return Ok((changes, Vec::new()));
             }
-            let receipts = node.accept_quarantined(&space(), &device.id, &[], Some("ada"), false).await?;
+            let receipts = node.accept_quarantined(&self.space, &device.id, &[], Some("ada"), false).await?;
             Ok::<_, ReplicaError>((changes, receipts))
         };
         let done = upstream.alive(judged).await;
@@ -141,7 +141,7 @@ impl World {
         if wanted.is_empty() {
             return Ok(());
         }
-        let there = host.image().quarantined(&space(), i64::MIN, usize::MAX).await?;
+        let there = host.image().quarantined(&self.space, i64::MIN, usize::MAX).await?;
         let there: BTreeSet<ChangeId> = there.into_iter().map(|q| q.change.id).collect();
         if let Some(lost) = wanted.difference(&there).next() {
             let text = format!("node {} said that it keeps {lost} in quarantine, and has it not", host.index);

@@ -1,11 +1,6 @@
 //! The way to the upstream, which loses, repeats, delays and cuts, and during which other things happen.
 
-use crate::{
-    forget::stamp_of,
-    host::{locked, space},
-    story::Fault,
-    world::World,
-};
+use crate::{forget::stamp_of, host::locked, story::Fault, world::World};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{change::Batch, nonce::Pair, time::Stamp};
@@ -130,6 +125,9 @@ impl World {
         if *locked(&host.barred) {
             self.violated("I9", format!("node {follower} was revoked, and its upstream lets it in"));
         }
+        if device.space != self.space {
+            self.violated("I11", format!("the token of node {follower} opens the space `{}`", device.space));
+        }
         *locked(&host.heard) = Some(Instant::now());
         if let Some(pair) = pair {
             node.meet(&device, pair).await.map_err(|e| self.problem(e))?;
@@ -158,7 +156,7 @@ impl World {
         let device = match met {
             Err(TransportError::Problem(p)) if p.code == ProblemCode::DeviceRevoked => {
                 let (host, at) = (&self.hosts[follower], &self.hosts[upstream]);
-                node.must_be_of(&space(), push.epoch.as_ref()).await.map_err(|e| self.problem(e))?;
+                node.must_be_of(&self.space, push.epoch.as_ref()).await.map_err(|e| self.problem(e))?;
                 let aside = self.put_aside(host, at, push.changes).await;
                 return Err(aside.unwrap_or_else(|e| self.problem(e)));
             }
@@ -218,7 +216,9 @@ impl Transport for Cable {
     async fn hello(&self) -> Result<Hello, TransportError> {
         let (number, fault) = self.out().await?;
         let node = self.world.hosts[self.upstream].node();
-        let state = node.store().space(&space()).await.map_err(|e| self.world.problem(e.into()))?;
+        let asked =
+            async { node.store().space(&self.world.space).await.map_err(|e| self.world.problem(e.into())) };
+        let state = self.world.serve(self.upstream, asked).await?;
         let hello = Hello {
             service: "ropeway".into(),
             build: "sim".into(),

@@ -1,7 +1,7 @@
 //! The invariants, asked of one machine's disk. Cheap enough to be asked after every step.
 
 use crate::{
-    host::{Host, locked, space},
+    host::{Host, locked},
     ledger::{Token, tokens},
     world::World,
 };
@@ -30,7 +30,7 @@ impl World {
         let names = self.profile.collections.keys().map(String::as_str).chain([CONFLICT]);
         for name in names {
             let collection = Collection::trusted(name);
-            let page = host.image().list(&space(), &collection, None, usize::MAX).await?;
+            let page = host.image().list(&self.space, &collection, None, usize::MAX).await?;
             records.extend(page.into_iter().map(|(id, record)| (Key::new(&collection, &id), record)));
         }
         Ok(Sight { records })
@@ -39,8 +39,9 @@ impl World {
     /// Asks one machine about everything that must hold at any time.
     pub(crate) async fn examine(&self, host: &Host) {
         let examined = async {
-            let state = host.image().space(&space()).await?;
+            let state = host.image().space(&self.space).await?;
             let sight = self.sight(host).await?;
+            self.apart(host, &sight).await?;
             self.kept(host, &sight).await?;
             self.kept_aside(host).await?;
             if !state.filling {
@@ -102,13 +103,13 @@ impl World {
     ) -> Result<(), StoreError> {
         for (key, record) in &sight.records {
             tokens_in(record, found);
-            for was in host.image().history(&space(), key).await? {
+            for was in host.image().history(&self.space, key).await? {
                 tokens_in(&was.record, found);
             }
         }
         use EntryState::*;
         let kept = [Pending, Sealed, Waiting, Rejected, Receipted, Discarded];
-        for entry in host.image().outbox(&space(), &kept, i64::MIN, usize::MAX).await? {
+        for entry in host.image().outbox(&self.space, &kept, i64::MIN, usize::MAX).await? {
             found.append(&mut crate::ledger::tokens_of(&entry.change.fields));
         }
         Ok(())
@@ -212,7 +213,7 @@ impl World {
         let mut told = BTreeSet::new();
         for (key, record) in sight.records.iter().filter(|(key, _)| &*key.collection == CONFLICT) {
             tokens_in(record, &mut told);
-            for was in host.image().history(&space(), key).await? {
+            for was in host.image().history(&self.space, key).await? {
                 tokens_in(&was.record, &mut told);
             }
         }
@@ -220,7 +221,7 @@ impl World {
             let Some(rules) = self.profile.rules(&key.collection) else { continue };
             let parks = |name: &&String| matches!(rules.group_of(name).rule, Rule::Park);
             let mut newer = record.clone();
-            for was in host.image().history(&space(), key).await? {
+            for was in host.image().history(&self.space, key).await? {
                 let both_live = newer.is_live() && was.record.is_live();
                 for field in rules.fields.keys().filter(parks).filter(|_| both_live) {
                     let (then, now) = (token_at(&was.record, field), token_at(&newer, field));

@@ -2,7 +2,7 @@
 
 use crate::{
     act::key_of,
-    host::{Host, locked, space},
+    host::{Host, locked},
     story::Edit,
     world::{Client, World},
 };
@@ -72,7 +72,7 @@ impl World {
         };
         let node = host.node();
         let grant = node.grant_of(&client);
-        let answered = host.alive(node.ingest(&space(), grant, changes)).await;
+        let answered = host.alive(node.ingest(&self.space, grant, changes)).await;
         for receipt in answered.iter().flatten().flatten() {
             if receipt.reason.as_ref().is_none_or(|reason| reason.code != Code::ChangeReused) {
                 self.violated("I1", format!("{} was taken with another content", receipt.change));
@@ -85,7 +85,7 @@ impl World {
         let device = locked(&self.clients).get(&slot)?.device.clone();
         let node = host.node();
         let grant = node.grant_of(&device);
-        let answered = host.alive(node.ingest(&space(), grant, changes.clone())).await;
+        let answered = host.alive(node.ingest(&self.space, grant, changes.clone())).await;
         if let Some(Ok(receipts)) = &answered {
             self.note(host.index, &changes, receipts);
             self.answered(host, &device, receipts).await;
@@ -103,9 +103,9 @@ impl World {
     /// A device reads the records that it is about to change.
     async fn look(&self, host: &Host, slot: (usize, usize), edits: &[Edit]) {
         let node = host.node();
-        let Ok(state) = node.store().space(&space()).await else { return };
+        let Ok(state) = node.store().space(&self.space).await else { return };
         for key in edits.iter().filter_map(key_of) {
-            let Ok(Some(record)) = node.get(&space(), &key).await else { continue };
+            let Ok(Some(record)) = node.get(&self.space, &key).await else { continue };
             let device = locked(&self.clients).get(&slot).map(|client| client.device.clone());
             let Some(device) = device else { continue };
             if !node.sees(&device, &key).await.unwrap_or(false) {

@@ -2,7 +2,7 @@
 
 use crate::{
     chance::Chance,
-    ledger::token,
+    ledger::{ELSEWHERE, token},
     story::{Act, Crash, Edit, Fault, Kept, Meanwhile, Setting, Story},
     world::profile_of,
 };
@@ -25,21 +25,51 @@ const YEAR: i64 = 365 * 24 * 3_600_000;
 pub fn draw(seed: u64) -> Story {
     let setting = setting(&mut Chance::new(seed, "setting"));
     let profile = profile_of(&setting).expect("the profile reads");
-    let mut pen = Pen {
-        work: Chance::new(seed, "work"),
-        net: Chance::new(seed, "net"),
-        taste: Taste::new(&mut Chance::new(seed, "taste"), &profile, &setting),
-        audiences: audiences(&profile),
-        scouts: setting.scouts.clone(),
-        nodes: setting.parents.len() + usize::from(setting.copied.is_some()),
-        leaves: setting.parents.iter().map(Option::is_some).chain(setting.copied.map(|_| true)).collect(),
-        profile: &profile,
-        written: 0,
-    };
+    let mut place = Chance::new(seed, "where");
+    let setting = Setting { second: second(&mut place, &setting.parents), ..setting };
+    let mut pen = Pen::new(seed, "", &profile, &setting, 0);
     let mut acts = pen.beginning();
     let count = 15 + pen.work.index(45);
-    acts.extend((0..count).map(|_| pen.act(true)));
+    if setting.second.is_empty() {
+        acts.extend((0..count).map(|_| pen.act(true)));
+        return Story { seed, setting, acts };
+    }
+    let there = |act| Act::Elsewhere { act: Box::new(act) };
+    let scouts = setting.scouts.iter().copied().filter(|node| setting.second.contains(node)).collect();
+    let mut other = Pen::new(seed, " elsewhere", &profile, &Setting { scouts, ..setting.clone() }, ELSEWHERE);
+    other.nodes.retain(|node| {
+        let stands_for = if *node < setting.parents.len() { Some(*node) } else { setting.copied };
+        stands_for.is_some_and(|node| setting.second.contains(&node))
+    });
+    acts.extend(other.beginning().into_iter().map(there));
+    for _ in 0..count + 15 {
+        if place.happens(45) {
+            acts.push(there(other.act(true)));
+            continue;
+        }
+        let mut act = pen.act(true);
+        if let Act::Sync { meanwhile: Some(between), .. } = &mut act
+            && place.happens(40)
+        {
+            between.acts.push(there(other.act(false)));
+        }
+        acts.push(act);
+    }
     Story { seed, setting, acts }
+}
+
+/// The nodes that have to do with a second space: in one story of five, and then some of them.
+fn second(chance: &mut Chance, parents: &[Option<usize>]) -> Vec<usize> {
+    if !chance.happens(20) {
+        return Vec::new();
+    }
+    let mut second = vec![0];
+    for (node, parent) in parents.iter().enumerate() {
+        if parent.is_some_and(|parent| second.contains(&parent)) && (node == 1 || chance.happens(70)) {
+            second.push(node);
+        }
+    }
+    second
 }
 
 fn setting(chance: &mut Chance) -> Setting {
@@ -73,6 +103,7 @@ fn setting(chance: &mut Chance) -> Setting {
             horizon_ms: *chance.one(&[HOUR, 8 * HOUR, 180 * 24 * HOUR]),
             tombstones_ms: *chance.one(&[1_000, HOUR / 6]),
         },
+        second: Vec::new(),
     }
 }
 
@@ -186,16 +217,30 @@ fn audiences(profile: &Profile) -> Vec<(String, String)> {
 struct Pen<'a> {
     audiences: Vec<(String, String)>,
     scouts: Vec<usize>,
+    /// The top first.
+    nodes: Vec<usize>,
     work: Chance,
     net: Chance,
     taste: Taste,
-    nodes: usize,
-    leaves: Vec<bool>,
     profile: &'a Profile,
     written: u64,
 }
 
-impl Pen<'_> {
+impl<'a> Pen<'a> {
+    /// A pen with streams of chance of its own; what it writes is told from what others write.
+    fn new(seed: u64, name: &str, profile: &'a Profile, setting: &Setting, written: u64) -> Self {
+        Self {
+            work: Chance::new(seed, &format!("work{name}")),
+            net: Chance::new(seed, &format!("net{name}")),
+            taste: Taste::new(&mut Chance::new(seed, "taste"), profile, setting),
+            audiences: audiences(profile),
+            scouts: setting.scouts.clone(),
+            nodes: (0..setting.parents.len() + usize::from(setting.copied.is_some())).collect(),
+            profile,
+            written,
+        }
+    }
+
     /// Some records at the top, and everybody has them.
     fn beginning(&mut self) -> Vec<Act> {
         let mut acts = Vec::new();
@@ -211,7 +256,7 @@ impl Pen<'_> {
             }
         }
         if self.work.happens(80) {
-            acts.extend((1..self.nodes).map(|node| self.plain_sync(node)));
+            acts.extend(self.nodes[1..].iter().map(|node| self.plain_sync(*node)));
         }
         acts
     }
@@ -227,7 +272,7 @@ impl Pen<'_> {
     }
 
     fn act(&mut self, outermost: bool) -> Act {
-        let node = self.work.index(self.nodes);
+        let node = *self.work.one(&self.nodes);
         let kinds = self.taste.kinds.clone();
         match self.work.weighted(&kinds) {
             What::Wait => Act::Wait { ms: self.pause() },
@@ -272,8 +317,7 @@ impl Pen<'_> {
     }
 
     fn follower(&mut self) -> usize {
-        let followers: Vec<usize> = (0..self.nodes).filter(|node| self.leaves[*node]).collect();
-        *self.work.one(&followers)
+        *self.work.one(&self.nodes[1..])
     }
 
     fn sync(&mut self) -> Act {
@@ -285,7 +329,7 @@ impl Pen<'_> {
             acts: (0..1 + self.work.index(2)).map(|_| self.act(false)).collect(),
         });
         let crash = self.net.happens(self.taste.crashes).then(|| Crash {
-            node: self.net.index(self.nodes),
+            node: *self.net.one(&self.nodes),
             call: self.net.below(12),
             after: self.net.happens(50),
         });
@@ -370,7 +414,7 @@ impl Pen<'_> {
             return json!({"no": ["such", "value"]});
         }
         if rules.audience.as_ref().is_some_and(|audience| audience.subscribes.as_deref() == Some(name)) {
-            return format!("node-{}", 1 + self.work.index(self.nodes - 1)).into();
+            return format!("node-{}", self.work.one(&self.nodes[1..])).into();
         }
         let matched = rules.same.as_ref().is_some_and(|same| same.on.iter().any(|on| on.name == name));
         if let Some(reference) = rules.references.get(name) {

@@ -1,7 +1,7 @@
 //! Forgetting on purpose, and the oracle of I10: no tombstone goes while a live device has not read it.
 
 use crate::{
-    host::{Host, locked, space},
+    host::{Host, locked},
     ledger::{Token, tokens},
     world::World,
 };
@@ -37,7 +37,7 @@ impl World {
             }
             let needed = self.unread(host, &keep).await?;
             let node = host.node();
-            let purged = host.alive(node.purge(&space(), &keep, false)).await;
+            let purged = host.alive(node.purge(&self.space, &keep, false)).await;
             let after = self.tombstones(host).await?;
             self.say(|| format!("  {} of {} tombstones stay", after.len(), before.len()));
             for (key, stamp) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
@@ -72,7 +72,7 @@ impl World {
     /// Who of the live followers has read least, and how far. A node whose clock was wrong may not know who
     /// is live.
     async fn unread(&self, host: &Host, keep: &Keep) -> Result<Option<(usize, Stamp)>, StoreError> {
-        let epoch = host.image().space(&space()).await?.epoch;
+        let epoch = host.image().space(&self.space).await?.epoch;
         let mut least: Option<(usize, Stamp)> = None;
         // Of a device and its copy either reads for both until one is told.
         let knows = !host.clock.has_strayed() && self.setting.copied.is_none();
@@ -83,7 +83,7 @@ impl World {
             // Whoever is revoked holds nothing back.
             let is_live = !*locked(&follower.barred)
                 && heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
-            let followed = follower.image().followed(&space()).await?;
+            let followed = follower.image().followed(&self.space).await?;
             // What is staged is on its disk, and what it sends back as its cursor.
             let read = followed.staged.as_deref().or(followed.token.as_deref()).and_then(stamp_of);
             let of_this_epoch = followed.epoch.as_ref() == Some(&epoch);
@@ -104,10 +104,10 @@ impl World {
 
     async fn values_of(&self, host: &Host, key: &Key) -> Result<BTreeSet<Token>, StoreError> {
         let mut found = BTreeSet::new();
-        for (_, record) in host.image().records(&space(), std::slice::from_ref(key)).await? {
+        for (_, record) in host.image().records(&self.space, std::slice::from_ref(key)).await? {
             tokens(record.data.text(), &mut found);
         }
-        for was in host.image().history(&space(), key).await? {
+        for was in host.image().history(&self.space, key).await? {
             tokens(was.record.data.text(), &mut found);
         }
         Ok(found)

@@ -1,7 +1,7 @@
 //! The healing: clocks are right, nothing is lost any more, nobody writes. Everything must come to rest.
 
 use crate::{
-    host::{Host, locked, space},
+    host::{Host, locked},
     world::{Copied, World},
 };
 use ropeway_core::id::{Collection, Key, RecordId};
@@ -42,7 +42,7 @@ impl World {
         }
         if !rested {
             for host in &self.hosts {
-                let queue = host.node().queue(&space()).await?;
+                let queue = host.node().queue(&self.space).await?;
                 self.say(|| format!("  node {} has {queue:?}", host.index));
             }
             self.violated("I12", format!("after {ROUNDS} rounds of healing something still moves"));
@@ -61,7 +61,7 @@ impl World {
         let mut moved = false;
         for host in self.followers() {
             let node = host.node();
-            let mut queue = node.queue(&space()).await?;
+            let mut queue = node.queue(&self.space).await?;
             queue.retain(|item| item.state.is_unsent());
             let unsent: Vec<i64> = queue.iter().map(|item| item.seq).collect();
             if round >= DISCARD_FROM && !unsent.is_empty() {
@@ -71,11 +71,11 @@ impl World {
                 });
                 let named: Vec<String> = named.collect();
                 self.say(|| format!("  node {} gives up {named:?}", host.index));
-                node.queue_discard(&space(), &unsent).await?;
+                node.queue_discard(&self.space, &unsent).await?;
                 // Whoever follows this node has to see it.
                 moved = true;
             } else if round >= RETRY_FROM {
-                node.queue_retry(&space(), &unsent).await?;
+                node.queue_retry(&self.space, &unsent).await?;
             }
             let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
             self.synced(host, &report).await;
@@ -91,7 +91,7 @@ impl World {
             }
             moved |= report.error.is_some()
                 || report.pushed + report.pulled > 0
-                || !node.queue(&space()).await?.is_empty();
+                || !node.queue(&self.space).await?.is_empty();
             self.examine(host).await;
         }
         Ok(moved)
@@ -115,7 +115,7 @@ impl World {
                 continue;
             };
             let mut truth = self.dump(&self.hosts[parent]).await?;
-            let mut digest = self.hosts[parent].image().space(&space()).await?.digest;
+            let mut digest = self.hosts[parent].image().space(&self.space).await?.digest;
             let part = self.part_of(host).await?;
             let rule = if part.is_some() { "I11" } else { "I4" };
             if let Some((seen, its)) = part {
@@ -123,16 +123,16 @@ impl World {
                 digest = its;
             }
             let dump = self.dump(host).await?;
-            let state = host.image().space(&space()).await?;
+            let state = host.image().space(&self.space).await?;
             if dump != truth || state.digest != digest {
                 let text = difference(&truth, &dump);
                 self.violated(rule, format!("node {} differs from node {parent}: {text}", host.index));
             }
         }
         for host in self.followers() {
-            let before = host.image().space(&space()).await?;
+            let before = host.image().space(&self.space).await?;
             let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
-            let after = host.image().space(&space()).await?;
+            let after = host.image().space(&self.space).await?;
             if report.pushed + report.pulled > 0 || before != after {
                 let text = format!("node {} syncs again and moves {report:?}", host.index);
                 self.violated("I12", text);
@@ -147,7 +147,7 @@ impl World {
             lines.insert(line.to_owned(), ());
             Ok(())
         };
-        host.node().dump_canonical(&space(), take).await?;
+        host.node().dump_canonical(&self.space, take).await?;
         Ok(lines)
     }
 

@@ -7,6 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A value that was never written before: `v17v`. Told by its number.
 pub(crate) type Token = u64;
 
+/// The tokens of the second space begin here.
+pub(crate) const ELSEWHERE: Token = 1_000_000;
+
+/// Whether a value was entered in the space of this number.
+pub(crate) fn is_of(token: Token, number: usize) -> bool {
+    (token > ELSEWHERE) == (number > 0)
+}
+
 /// Writes a token.
 pub(crate) fn token(number: Token) -> String {
     format!("v{number}v")

@@ -3,7 +3,7 @@
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ropeway_sim::{Outcome, draw, play, shrink, story::Story};
+use ropeway_sim::{Outcome, StoreKind, draw, play_on, shrink, story::Story};
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -37,6 +37,9 @@ struct Arguments {
     /// How many stories to play at a time
     #[arg(long, default_value_t = 2)]
     jobs: u64,
+    /// On what the nodes keep their data
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreKind,
     /// Play every story twice and compare what happened
     #[arg(long)]
     twice: bool,
@@ -61,7 +64,7 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     if let Some(story) = alone(&arguments)? {
-        let outcome = play(&story, true);
+        let outcome = play_on(arguments.store, &story, true);
         if arguments.trace {
             println!("{}", serde_json::to_string(&story.setting)?);
             outcome.trace.iter().for_each(|line| println!("{line}"));
@@ -165,10 +168,17 @@ fn play_all(arguments: &Arguments) -> (u64, Failed, Duration) {
 }
 
 fn played(arguments: &Arguments, story: &Story) -> Outcome {
-    let mut outcome = play(story, false);
-    if arguments.twice && outcome.hash != play(story, false).hash {
+    let mut outcome = play_on(arguments.store, story, false);
+    if arguments.twice && outcome.hash != play_on(arguments.store, story, false).hash {
         let text = "played twice, the story went differently".into();
         outcome.violation = Some(ropeway_sim::Violation { rule: "determinism", text });
+    }
+    if arguments.store != StoreKind::Memory && outcome.violation.is_none() {
+        let in_memory = play_on(StoreKind::Memory, story, false);
+        if outcome.seen != in_memory.seen {
+            let text = "the story went differently in memory".into();
+            outcome.violation = Some(ropeway_sim::Violation { rule: "stores", text });
+        }
     }
     outcome
 }
@@ -180,12 +190,12 @@ fn report(arguments: &Arguments, story: &Story, outcome: &Outcome) -> Result<()>
     if arguments.shrink == 0 || arguments.file.is_some() {
         return Ok(());
     }
-    let short = shrink(story, violation.rule, arguments.shrink);
+    let short = shrink(arguments.store, story, violation.rule, arguments.shrink);
     let file = arguments.regressions.join(format!("{}-{}.json", violation.rule.to_lowercase(), story.seed));
     std::fs::create_dir_all(&arguments.regressions)?;
     std::fs::write(&file, serde_json::to_string_pretty(&short)? + "\n")
         .with_context(|| format!("cannot write {}", file.display()))?;
-    let told = play(&short, true);
+    let told = play_on(arguments.store, &short, true);
     told.trace.iter().for_each(|line| eprintln!("  {line}"));
     if let Some(violation) = &told.violation {
         eprintln!("sim: shortened to {} acts: {}: {}", short.acts.len(), violation.rule, violation.text);

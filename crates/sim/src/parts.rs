@@ -3,7 +3,7 @@
 
 use crate::{
     check::Sight,
-    host::{Host, locked, space},
+    host::{Host, locked},
     world::World,
 };
 use ropeway_core::{
@@ -191,7 +191,7 @@ impl World {
             sight.records.iter().filter(|(key, record)| is_adrift(&self.profile, &sight, key, record));
         let adrift: Vec<Key> = adrift.map(|(key, _)| key.clone()).collect();
         let mut told: BTreeMap<Key, Vec<AudienceRow>> = BTreeMap::new();
-        for row in host.image().audiences(&space(), &adrift).await? {
+        for row in host.image().audiences(&self.space, &adrift).await? {
             told.entry(row.record.clone()).or_default().push(row);
         }
         let told = told.into_iter().map(|(key, rows)| (key, Worn::read(&rows))).collect();
@@ -208,7 +208,7 @@ impl World {
         sight: &Sight,
         carried: &Carried,
     ) -> Result<Keys, StoreError> {
-        let told = host.image().subscriptions(&space(), device).await?;
+        let told = host.image().subscriptions(&self.space, device).await?;
         let told = || told.iter().filter(|s| s.left.is_none());
         let mut held: Keys = told().filter(|s| s.via.is_none()).map(|s| s.audience.clone()).collect();
         for (key, record) in sight.records.iter().filter(|(_, record)| record.is_live()) {
@@ -228,6 +228,7 @@ impl World {
 
     /// I11: a page shows its reader nothing but what is theirs to see.
     pub(crate) async fn fed(&self, host: &Host, device: &Device, rows: &[Fed]) {
+        rows.iter().for_each(|row| self.shown_here(row.data.fields(), host.index));
         let keys = rows.iter().filter(|row| !row.left).map(|row| &row.key);
         self.shown_to(host, device, keys, "feeds").await;
     }
@@ -238,6 +239,9 @@ impl World {
             let record = receipt.record.as_ref()?;
             Some(Key::new(&receipt.key.collection, &record.id))
         };
+        for record in receipts.iter().filter_map(|receipt| receipt.record.as_ref()) {
+            self.shown_here(record.data.fields(), host.index);
+        }
         let keys: Vec<Key> = receipts.iter().filter_map(shown).collect();
         self.shown_to(host, device, keys.iter(), "shows").await;
     }
@@ -247,7 +251,7 @@ impl World {
             Ok(None) => {}
             Ok(Some(seen)) => {
                 for key in keys.filter(|key| !seen.contains(*key)) {
-                    let rows = host.image().audiences(&space(), std::slice::from_ref(key)).await;
+                    let rows = host.image().audiences(&self.space, std::slice::from_ref(key)).await;
                     let stands = rows.unwrap_or_default().into_iter().filter(|row| row.left.is_none());
                     let carries: Vec<String> = stands.map(|row| row.audience).collect();
                     let text = format!(
@@ -277,7 +281,7 @@ impl World {
     pub(crate) async fn stayed(&self, host: &Host, sight: &Sight) -> Result<(), StoreError> {
         use EntryState::{Pending, Rejected, Sealed, Waiting};
         let unsettled = [Pending, Sealed, Waiting, Rejected];
-        let entries = host.image().outbox(&space(), &unsettled, i64::MIN, usize::MAX).await?;
+        let entries = host.image().outbox(&self.space, &unsettled, i64::MIN, usize::MAX).await?;
         let now: BTreeMap<i64, Key> = entries.into_iter().map(|e| (e.seq, e.change.key())).collect();
         let here = now.iter().filter(|(_, key)| sight.records.contains_key(*key));
         let before = std::mem::replace(&mut *locked(&host.unsettled), here.map(|(seq, _)| *seq).collect());

@@ -2,8 +2,9 @@
 //! must be found again afterwards.
 
 use crate::{
-    host::{Host, locked, space},
+    host::{Host, locked},
     ledger::{Token, tokens},
+    machine::Machine,
     world::World,
 };
 use ropeway_core::{
@@ -12,9 +13,12 @@ use ropeway_core::{
     outbox::EntryState,
     record::{Held, Record, State},
 };
-use ropeway_replica::{ReplicaError, SequentialIds, begin_epoch};
+use ropeway_replica::ReplicaError;
 use ropeway_store::{Store, StoreError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering,
+};
 
 /// What a follower of a restored node holds of what that node had fed it.
 pub(crate) struct Awaited {
@@ -26,35 +30,47 @@ pub(crate) struct Awaited {
 impl World {
     /// A node goes back to its last backup and begins a new epoch. What its followers hold must come back.
     pub(crate) async fn restore(&self, host: &Host, restamp: bool) {
-        let Some(backup) = locked(&host.backup).clone() else { return };
+        if !host.has_backup() {
+            return;
+        }
+        let worlds = self.stage.worlds();
         let restored = async {
-            let lost = self.held_by_followers(host).await?;
-            self.expect(host, lost);
-            self.keep_by_themselves(host).await?;
-            host.start_on(&backup).await?;
-            let ids = SequentialIds::new(&format!("{}-restored", host.node().ids().id()));
-            begin_epoch(&*host.image(), &*host.clock, &ids, &[space()], restamp).await?;
-            host.restart().await
+            for world in &worlds {
+                let host = &world.hosts[host.index];
+                let lost = world.held_by_followers(host).await?;
+                world.expect(host, lost);
+                world.keep_by_themselves(host).await?;
+                host.went_back();
+            }
+            host.restore(restamp).await
         };
         if let Err(error) = restored.await {
             self.fault(&format!("node {} cannot be restored: {error}", host.index));
         }
         // It has forgotten when it heard of them.
-        for follower in self.followers_of(host) {
-            *locked(&follower.heard) = None;
-            self.look_at_status(follower).await;
+        for world in &worlds {
+            for follower in world.followers_of(&world.hosts[host.index]) {
+                *locked(&follower.heard) = None;
+                world.look_at_status(follower).await;
+            }
         }
     }
 
     /// A device goes on with the disk of its last backup, as if nothing had happened.
     pub(crate) async fn put_back(&self, host: &Host) {
-        let Some(backup) = locked(&host.backup).clone().filter(|_| host.parent.is_some()) else { return };
-        if self.followers_of(host).next().is_some() {
+        let follows =
+            |other: &Machine| other.parent == Some(host.index) && !other.asleep.load(Ordering::Relaxed);
+        let is_followed = self.stage.machines.iter().any(|other| follows(other));
+        if !host.has_backup() || host.parent.is_none() || is_followed {
             return;
         }
-        *locked(&host.put_back) = Some(());
-        self.expect(host, Vec::new());
-        if let Err(error) = host.start_on(&backup).await {
+        for world in self.stage.worlds() {
+            let host = &world.hosts[host.index];
+            *locked(&host.put_back) = Some(());
+            world.expect(host, Vec::new());
+            host.went_back();
+        }
+        if let Err(error) = host.start_on_backup().await {
             self.fault(&format!("node {} does not start on its old disk: {error}", host.index));
         }
     }
@@ -89,7 +105,7 @@ impl World {
 
     /// Of each record what the follower holds that has heard of its newest version: older ones are history.
     async fn held_by_followers(&self, host: &Host) -> Result<Vec<Awaited>, StoreError> {
-        let epoch = host.image().space(&space()).await?.epoch;
+        let epoch = host.image().space(&self.space).await?.epoch;
         let mut newest: BTreeMap<Key, (u64, usize, Held)> = BTreeMap::new();
         for follower in self.followers_of(host) {
             for (key, record) in self.sight(follower).await?.records {
@@ -128,7 +144,8 @@ impl World {
             for above in self.above(there).filter(|_| self.is_partial(there)) {
                 found.append(&mut self.everything(above).await?);
             }
-            for entry in here.image().outbox(&space(), &[EntryState::Discarded], i64::MIN, usize::MAX).await?
+            for entry in
+                here.image().outbox(&self.space, &[EntryState::Discarded], i64::MIN, usize::MAX).await?
             {
                 found.append(&mut crate::ledger::tokens_of(&entry.change.fields));
             }
@@ -146,7 +163,7 @@ impl World {
         let mut take = |record: &Record| tokens(record.data.text(), &mut found);
         for (key, record) in &self.sight(host).await?.records {
             take(record);
-            host.image().history(&space(), key).await?.iter().for_each(|was| take(&was.record));
+            host.image().history(&self.space, key).await?.iter().for_each(|was| take(&was.record));
         }
         Ok(found)
     }

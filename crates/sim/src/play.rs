@@ -2,11 +2,15 @@
 
 use crate::{
     act::shown,
-    host::{locked, space},
-    story::Story,
+    apart::only_in,
+    disk::StoreKind,
+    host::locked,
+    stage,
+    story::{Act, Story},
     world::{Violation, World},
 };
-use ropeway_store::Store;
+use ropeway_replica::ReplicaError;
+use ropeway_store::{SpaceState, Store, StoreError};
 use std::sync::Arc;
 
 /// What came of a story.
@@ -16,60 +20,110 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Hash of all that happened: the same story gives the same hash.
     pub hash: String,
+    /// The same without the stamps that nodes give: the same story gives the same on every kind of store, though
+    /// one may take in by one statement what another takes in row by row.
+    pub seen: String,
     /// All that happened, line by line, where it was asked for.
     pub trace: Vec<String>,
 }
 
-/// Plays a story from its first act to rest.
+/// Plays a story from its first act to rest, on stores in memory.
 pub fn play(story: &Story, traced: bool) -> Outcome {
+    play_on(StoreKind::Memory, story, traced)
+}
+
+/// Plays a story from its first act to rest.
+pub fn play_on(kind: StoreKind, story: &Story, traced: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return cannot(error.to_string()),
     };
     runtime.block_on(async {
-        let world = match World::build(story, traced).await {
-            Ok(world) => world,
+        let worlds = match stage::build(kind, story, traced).await {
+            Ok(worlds) => worlds,
             Err(error) => return cannot(error),
         };
-        tell(&world, story).await;
-        let violation = world.violation();
-        let (hash, trace) = world.told();
-        Outcome { violation, hash, trace }
+        let stage = worlds[0].stage.clone();
+        if let Err(error) = tell(&worlds, story).await {
+            worlds[0].fault(&format!("the story broke off: {error}"));
+        }
+        stage.outcome()
     })
 }
 
-async fn tell(world: &Arc<World>, story: &Story) {
+async fn tell(worlds: &[Arc<World>], story: &Story) -> Result<(), ReplicaError> {
     for (number, act) in story.acts.iter().enumerate() {
-        world.say(|| format!("{number} {}", shown(act)));
-        world.act(act).await;
-        if let Err(error) = world.after().await {
-            world.fault(&error);
+        worlds[0].say(|| format!("{number} {}", shown(act)));
+        let before = others(worlds, only_in(act)).await?;
+        worlds[0].act(act).await;
+        moved_nothing(worlds, &before, act).await?;
+        for world in worlds {
+            world.after().await?;
         }
+        if worlds[0].violation().is_some() {
+            return Ok(());
+        }
+    }
+    for (number, world) in worlds.iter().enumerate() {
+        let before = others(worlds, Some(number)).await?;
+        world.heal().await?;
         if world.violation().is_some() {
-            return;
+            return Ok(());
+        }
+        moved_nothing(worlds, &before, &Act::Wait { ms: 0 }).await?;
+    }
+    worlds.iter().for_each(|world| world.say(|| world.counts()));
+    Ok(())
+}
+
+/// What is true of the spaces that have nothing to do with what happens in one of them.
+async fn others(
+    worlds: &[Arc<World>],
+    only: Option<usize>,
+) -> Result<Vec<(usize, Vec<SpaceState>)>, StoreError> {
+    let mut states = Vec::new();
+    for (number, world) in worlds.iter().enumerate().filter(|(number, _)| only.is_some_and(|n| n != *number))
+    {
+        states.push((number, world.states().await?));
+    }
+    Ok(states)
+}
+
+/// I11: what happens in one space moves nothing in another one.
+async fn moved_nothing(
+    worlds: &[Arc<World>],
+    before: &[(usize, Vec<SpaceState>)],
+    act: &Act,
+) -> Result<(), StoreError> {
+    for (number, before) in before {
+        if worlds[*number].states().await? != *before {
+            let text = format!("something moved here, and it happened elsewhere: {}", shown(act));
+            worlds[*number].violated("I11", text);
         }
     }
-    if let Err(error) = world.heal().await {
-        world.fault(&format!("the healing failed: {error}"));
-    }
-    world.say(|| world.counts());
+    Ok(())
 }
 
 impl World {
     /// After an act: machines that died start again, and every machine that changed is examined.
-    async fn after(&self) -> Result<(), String> {
+    async fn after(&self) -> Result<(), ReplicaError> {
         for host in self.hosts.iter().filter(|host| host.is_there()) {
             if host.life().is_over() {
-                host.restart().await.map_err(|e| format!("node {} does not start: {e}", host.index))?;
+                host.restart().await?;
                 self.say(|| format!("  node {} starts again", host.index));
             }
-            let state = host.image().space(&space()).await.map_err(|e| e.to_string())?;
-            let generation = host.image().generation().await.map_err(|e| e.to_string())?;
+            let state = host.image().space(&self.space).await?;
+            let generation = host.generation().await?;
             if std::mem::replace(&mut *locked(&host.examined), generation) == generation {
                 continue;
             }
-            self.say(|| format!("  node {}: {} {:?}", host.index, state.head, state.digest));
+            let now = (state.head, state.digest);
+            if std::mem::replace(&mut *locked(&host.told), now) != now {
+                let (node, head, digest) = (host.index, state.head, state.digest);
+                self.stage
+                    .say_of(&format!("  node {node}: {head} {digest:?}"), &format!("{node} {digest:?}"));
+            }
             self.examine(host).await;
         }
         Ok(())
@@ -78,5 +132,5 @@ impl World {
 
 fn cannot(error: String) -> Outcome {
     let violation = Some(Violation { rule: "story", text: error });
-    Outcome { violation, hash: String::new(), trace: Vec::new() }
+    Outcome { violation, hash: String::new(), seen: String::new(), trace: Vec::new() }
 }

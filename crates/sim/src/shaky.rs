@@ -20,7 +20,10 @@ use ropeway_store::{
 };
 use std::{
     future::{Future, pending},
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Wake},
+    thread::{self, Thread},
 };
 use tokio::sync::watch;
 
@@ -102,6 +105,35 @@ impl Life {
 pub(crate) struct Shaky {
     pub(crate) inner: Stored,
     pub(crate) life: Arc<Life>,
+    /// Whether each call runs to its end before anything else happens.
+    pub(crate) on_the_spot: bool,
+}
+
+impl Shaky {
+    async fn run<T>(&self, call: impl Future<Output = T>) -> T {
+        if self.on_the_spot { wait_for(call) } else { call.await }
+    }
+}
+
+struct Waiter(Thread);
+
+impl Wake for Waiter {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Holds this thread up until the call has ended.
+fn wait_for<T>(call: impl Future<Output = T>) -> T {
+    let waker = Arc::new(Waiter(thread::current())).into();
+    // Nobody else has a turn on this thread, so there is nobody to give way to.
+    let mut call = pin!(tokio::task::unconstrained(call));
+    loop {
+        match call.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => thread::park(),
+        }
+    }
 }
 
 /// Passes every call on, and counts those that write.
@@ -113,7 +145,7 @@ macro_rules! pass_on {
                 self.inner.kind()
             }
             $(async fn $name(&self, $($arg: $ty),*) -> Result<$out, StoreError> {
-                self.life.$kind(self.inner.$name($($arg),*)).await
+                self.life.$kind(self.run(self.inner.$name($($arg),*))).await
             })*
         }
     };
@@ -129,7 +161,7 @@ impl Quarantine for Shaky {
         changes: Vec<Change>,
         room: Room,
     ) -> Result<u64, StoreError> {
-        self.life.writes(self.inner.quarantine(space, device, now, changes, room)).await
+        self.life.writes(self.run(self.inner.quarantine(space, device, now, changes, room))).await
     }
     async fn quarantined(
         &self,
@@ -137,17 +169,17 @@ impl Quarantine for Shaky {
         after: i64,
         limit: usize,
     ) -> Result<Vec<Quarantined>, StoreError> {
-        self.life.reads(self.inner.quarantined(space, after, limit)).await
+        self.life.reads(self.run(self.inner.quarantined(space, after, limit))).await
     }
     async fn end_quarantine(
         &self,
         space: &SpaceId,
         ended: Vec<(i64, QuarantineEnd)>,
     ) -> Result<u64, StoreError> {
-        self.life.writes(self.inner.end_quarantine(space, ended)).await
+        self.life.writes(self.run(self.inner.end_quarantine(space, ended))).await
     }
     async fn purge_quarantine(&self, space: &SpaceId, before: Time) -> Result<u64, StoreError> {
-        self.life.writes(self.inner.purge_quarantine(space, before)).await
+        self.life.writes(self.run(self.inner.purge_quarantine(space, before))).await
     }
 }
 

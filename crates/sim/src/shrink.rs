@@ -1,17 +1,18 @@
 //! Shortens a story that breaks an invariant until nothing more can be left out.
 
 use crate::{
-    play::play,
+    disk::StoreKind,
+    play::play_on,
     story::{Act, Story},
 };
 
 /// The shortest story found that breaks the same invariant, with at most `tries` plays.
-pub fn shrink(story: &Story, rule: &str, tries: usize) -> Story {
+pub fn shrink(kind: StoreKind, story: &Story, rule: &str, tries: usize) -> Story {
     let mut left = tries;
     let mut best = story.clone();
     let mut breaks = |story: &Story| {
         left = left.saturating_sub(1);
-        left > 0 && play(story, false).violation.is_some_and(|v| v.rule == rule)
+        left > 0 && play_on(kind, story, false).violation.is_some_and(|v| v.rule == rule)
     };
     loop {
         let before = best.clone();
@@ -62,6 +63,7 @@ fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
         let mut fewer = best.clone();
         fewer.setting.parents.pop();
         fewer.setting.scouts.retain(|node| *node != last);
+        fewer.setting.second.retain(|node| *node != last);
         fewer.acts.retain(|act| node_of(act) != Some(last));
         if !breaks(&fewer) {
             return;
@@ -74,6 +76,7 @@ fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
 pub(crate) fn node_of(act: &Act) -> Option<usize> {
     match act {
         Act::Wait { .. } | Act::Copy => None,
+        Act::Elsewhere { act } => node_of(act),
         Act::Clock { node, .. }
         | Act::Write { node, .. }
         | Act::Push { node, .. }

@@ -36,6 +36,9 @@ pub struct Setting {
     /// The nodes that get only those audiences that they are subscribed to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scouts: Vec<usize>,
+    /// The nodes that have to do with a second space, each with its upstream; none: there is only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub second: Vec<usize>,
     /// For how long the nodes keep what readers may still ask about.
     #[serde(default)]
     pub kept: Kept,
@@ -207,6 +210,11 @@ pub enum Act {
         /// The node.
         node: usize,
     },
+    /// Something happens in the second space.
+    Elsewhere {
+        /// What.
+        act: Box<Act>,
+    },
 }
 
 /// One edit by a person or a device.
@@ -313,6 +321,9 @@ impl Act {
                         out.push(with(smaller));
                     }
                 }
+            }
+            Self::Elsewhere { act } => {
+                out.extend(act.shorter().into_iter().map(|act| Self::Elsewhere { act: Box::new(act) }));
             }
             _ => {}
         }

@@ -1,25 +1,24 @@
-//! The stage of a story: the machines, the devices without a replica, what was seen, and what went wrong.
+//! One space of a story: its machines, its devices without a replica, and what was seen.
 
 use crate::{
-    clock::SimClock,
-    host::{Host, locked, space},
+    host::{Host, locked},
     ledger::Token,
     past::Awaited,
-    story::{Setting, Story},
+    stage::Stage,
+    story::Setting,
 };
 use ropeway_core::{
     change::Change,
     doc::Fields,
-    id::{DeviceId, Epoch, Key},
+    id::{DeviceId, Epoch, Key, SpaceId},
     profile::{self, Profile, Sees, Writes},
     receipt::{Code, Receipt},
 };
 use ropeway_replica::{Enrolment, ReplicaError};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex},
 };
-use tokio::time::Instant;
 
 /// A broken invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,8 +61,12 @@ pub(crate) struct Roles {
     pub(crate) scout: String,
 }
 
-/// The stage.
+/// One space on the machines of a stage.
 pub(crate) struct World {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) space: SpaceId,
+    /// Which of the spaces it is.
+    pub(crate) number: usize,
     pub(crate) setting: Setting,
     pub(crate) profile: Arc<Profile>,
     pub(crate) roles: Roles,
@@ -79,13 +82,6 @@ pub(crate) struct World {
     pub(crate) awaited: Mutex<Vec<Awaited>>,
     /// Whether a machine was copied, and whether one of the two was told so.
     pub(crate) copy: Mutex<Copied>,
-    found: Mutex<Vec<Violation>>,
-    trace: Mutex<Trace>,
-}
-
-struct Trace {
-    hasher: blake3::Hasher,
-    lines: Option<Vec<String>>,
 }
 
 const WORLD: &str = include_str!("../profiles/world.toml");
@@ -121,31 +117,27 @@ fn roles_of(profile: &Profile) -> Roles {
 }
 
 impl World {
-    /// Builds the stage. The error says what the story got wrong.
-    pub(crate) async fn build(story: &Story, traced: bool) -> Result<Arc<Self>, String> {
-        let setting = story.setting.clone();
-        let profile = Arc::new(profile_of(&setting)?);
-        let started = Instant::now();
-        let mut hosts = Vec::new();
-        for (index, parent) in setting.parents.iter().enumerate() {
-            if parent.is_some_and(|parent| parent >= index) || parent.is_none() != (index == 0) {
-                return Err("a node's upstream stands before it, and node 0 alone has none".into());
-            }
-            let host = Host::new(index, *parent, &profile, SimClock::new(started)).await;
-            hosts.push(host.map_err(|e| e.to_string())?);
-        }
-        if let Some(copied) = setting.copied {
-            let parent = *setting.parents.get(copied).unwrap_or(&None);
-            let host = Host::new(hosts.len(), parent, &profile, SimClock::new(started)).await;
-            let host = host.map_err(|e| e.to_string())?;
-            host.asleep.store(parent.is_some(), Ordering::Relaxed);
-            hosts.push(host);
-        }
-        let lines = traced.then(Vec::new);
+    /// Sets a space up on the machines of a stage.
+    pub(crate) async fn build(
+        setting: &Setting,
+        profile: &Arc<Profile>,
+        stage: &Arc<Stage>,
+        number: usize,
+        space: SpaceId,
+    ) -> Result<Arc<Self>, ReplicaError> {
+        let takes_part = |index: usize| {
+            let stands_for = if index < setting.parents.len() { Some(index) } else { setting.copied };
+            number == 0 || stands_for.is_some_and(|node| setting.second.contains(&node))
+        };
+        let machines = stage.machines.iter();
+        let hosts = machines.map(|m| Host::new(m.clone(), takes_part(m.index))).collect();
         let world = Arc::new(Self {
-            roles: roles_of(&profile),
-            setting,
-            profile,
+            stage: stage.clone(),
+            space,
+            number,
+            roles: roles_of(profile),
+            setting: setting.clone(),
+            profile: profile.clone(),
             hosts,
             clients: Mutex::default(),
             saw: Mutex::default(),
@@ -153,15 +145,13 @@ impl World {
             forgotten: Mutex::default(),
             awaited: Mutex::default(),
             copy: Mutex::default(),
-            found: Mutex::default(),
-            trace: Mutex::new(Trace { hasher: blake3::Hasher::new(), lines }),
         });
         for host in world.hosts.iter().filter(|host| host.parent.is_some() && host.is_there()) {
             // Some are registered by an administrator, and some register themselves.
             let by_itself = world.profile.has_audiences() && host.index % 2 == 1;
             let id = by_itself.then(|| host.node().device().clone());
             let name = format!("node-{}", host.index);
-            world.register(host, &name, id).await.map_err(|e| e.to_string())?;
+            world.register(host, &name, id).await?;
         }
         Ok(world)
     }
@@ -186,7 +176,7 @@ impl World {
         Enrolment {
             id,
             name: name.into(),
-            space: space(),
+            space: self.space.clone(),
             role: role.to_owned(),
             mode: "offline_device".into(),
             metadata: serde_json::json!({}),
@@ -225,27 +215,17 @@ impl World {
 
     /// Notes a broken invariant.
     pub(crate) fn violated(&self, rule: &'static str, text: String) {
-        locked(&self.found).push(Violation { rule, text });
+        let text = if self.number == 0 { text } else { format!("in the space `{}`: {text}", self.space) };
+        self.stage.violated(rule, text);
     }
 
     /// The first broken invariant.
     pub(crate) fn violation(&self) -> Option<Violation> {
-        locked(&self.found).first().cloned()
+        self.stage.violation()
     }
 
     /// Writes a line of the trace.
     pub(crate) fn say(&self, line: impl FnOnce() -> String) {
-        let line = line();
-        let mut trace = locked(&self.trace);
-        trace.hasher.update(line.as_bytes());
-        if let Some(lines) = &mut trace.lines {
-            lines.push(line);
-        }
-    }
-
-    /// The trace's hash, and its lines where they were wanted.
-    pub(crate) fn told(&self) -> (String, Vec<String>) {
-        let mut trace = locked(&self.trace);
-        (trace.hasher.finalize().to_hex().to_string(), trace.lines.take().unwrap_or_default())
+        self.stage.say(&line());
     }
 }

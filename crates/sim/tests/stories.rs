@@ -1,7 +1,7 @@
 //! What a seed promises: the same story, told the same way; and stories that once failed, told again.
 #![allow(clippy::unwrap_used, reason = "tests fail loudly")]
 
-use ropeway_sim::{draw, play, story::Story};
+use ropeway_sim::{StoreKind, draw, play, play_on, story::Story};
 use std::{fs, path::Path};
 
 #[test]
@@ -11,6 +11,15 @@ fn fifty_seeds_played_twice_go_the_same_way() {
         assert_eq!(first.trace, again.trace, "seed {seed}");
         assert_eq!(first.hash, again.hash, "seed {seed}");
         assert!(first.violation.is_none(), "seed {seed}: {:?}", first.violation);
+    }
+}
+
+#[test]
+fn on_files_stories_go_the_same_way_as_in_memory() {
+    for seed in 1..=10 {
+        let (there, here) = (play(&draw(seed), true), play_on(StoreKind::Sqlite, &draw(seed), true));
+        assert_eq!(there.seen, here.seen, "seed {seed}: {:#?} and {:#?}", there.trace, here.trace);
+        assert!(here.violation.is_none(), "seed {seed}: {:?}", here.violation);
     }
 }
 
