@@ -380,10 +380,13 @@ impl Node {
             }
             cursor = Some(end.cursor.clone());
             if end.complete {
-                report.pulled += self.keep_page(space, rows, &end, is_first, anew).await?;
+                let mut last = Some(rows);
+                if is_first && let Some(rows) = last.take() {
+                    report.pulled += self.keep_page(space, rows, &end, is_first, anew).await?;
+                }
                 progress(Progress::Staged(staged));
                 progress(Progress::Absorbing);
-                report.pulled += self.take_in(space, &end, anew).await?;
+                report.pulled += self.take_in(space, last, &end, anew).await?;
                 if again && is_first {
                     self.expect_unfed(space, &end.epoch).await?;
                 }
@@ -395,15 +398,15 @@ impl Node {
             let (kept, next) = tokio::join!(kept, transport.pull(Some(&end.cursor), limit));
             report.pulled += kept?;
             if planted::has(Bug::PagewiseAbsorb) {
-                report.pulled += self.take_in(space, &end, false).await?;
+                report.pulled += self.take_in(space, None, &end, false).await?;
             }
             fetched = next;
             progress(Progress::Staged(staged));
         }
     }
 
-    /// Keeps a page: a first pull is taken in by portions, which nobody sees before the last one; any other
-    /// is staged and taken in at once. How many records are taken in already.
+    /// Keeps a page: a first pull is taken in by portions, which nobody sees before the last one; of any other all
+    /// but the last page is staged, and all is taken in at once. How many records are taken in already.
     async fn keep_page(
         &self,
         space: &SpaceId,
@@ -445,9 +448,16 @@ impl Node {
         })
     }
 
-    async fn take_in(&self, space: &SpaceId, end: &PageEnd, anew: bool) -> Result<u64, ReplicaError> {
+    async fn take_in(
+        &self,
+        space: &SpaceId,
+        page: Option<Vec<Fed>>,
+        end: &PageEnd,
+        anew: bool,
+    ) -> Result<u64, ReplicaError> {
         let decide = self.absorbing(end, anew);
         let pull = PullEnd {
+            page,
             epoch: end.epoch.clone(),
             cursor: end.head,
             token: end.cursor.clone(),

@@ -234,6 +234,7 @@ async fn pull(dir: &Path, sample: &Sample) -> [Duration; 3] {
         plan(snapshot, &mut feds.iter().map(row).collect(), &mut Vec::new())
     });
     let end = PullEnd {
+        page: None,
         epoch: epoch("cloud"),
         cursor: Stamp(feds.len() as i64),
         token: "t".into(),

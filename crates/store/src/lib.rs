@@ -170,6 +170,8 @@ pub struct Portion {
 /// The end of a complete pull.
 #[derive(Debug, Clone)]
 pub struct PullEnd {
+    /// Its last page, which goes in with all that is staged; `None`: it was taken in as a portion.
+    pub page: Option<Vec<Fed>>,
     /// The upstream's epoch.
     pub epoch: Epoch,
     /// The upstream's head that the pull reached.
@@ -341,10 +343,10 @@ pub trait Store: Quarantine {
     /// Everything was pulled anew, and what did not come was dealt with: forgets what came.
     async fn pulled_anew(&self, space: &SpaceId) -> Result<(), StoreError>;
 
-    /// Takes everything staged in, conflicts after all other records, settles the receipted entries whose
+    /// Takes everything staged and the last page in, conflicts after all other records, settles the receipted entries whose
     /// stamp `end.cursor` has reached,
     /// moves the cursor and empties the staging table: one transaction, all at once (I6). Returns how
-    /// many staged rows were taken in.
+    /// many rows were taken in.
     async fn absorb(
         &self,
         space: &SpaceId,

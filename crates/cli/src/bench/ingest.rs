@@ -2,7 +2,7 @@
 
 use super::{
     Measure, Watch,
-    limit::{Bare, against_planned},
+    limit::{Bare, PLANNED, against_planned},
     median, node, rate, rows,
 };
 use anyhow::Result;
@@ -53,7 +53,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             target: "≥ 0.40".into(),
             met: ratio >= 0.4,
         },
-        against_planned("the same against the limit of the plan", ours, "changes/s", 0.4),
+        against_planned(PLANNED, ours, "changes/s", 0.4),
         Measure {
             name: "ingest over HTTP, eight clients into one space",
             ours: many,
@@ -63,7 +63,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             target: "≥ 0.40".into(),
             met: many / limit >= 0.4,
         },
-        against_planned("the same against the limit of the plan", many, "changes/s", 0.4),
+        against_planned(PLANNED, many, "changes/s", 0.4),
         Measure {
             name: "ingest in process",
             ours: direct * limit,

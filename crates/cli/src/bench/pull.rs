@@ -2,7 +2,7 @@
 
 use super::{
     Measure, Watch,
-    limit::{Bare, against_planned},
+    limit::{Bare, PLANNED, against_planned},
     median, node, rate, rows, small,
 };
 use anyhow::Result;
@@ -54,7 +54,7 @@ pub(super) async fn measure(rounds: usize, count: usize) -> Result<Vec<Measure>>
             target: "≥ 0.50".into(),
             met: ratio >= 0.5,
         },
-        against_planned("the same against the limit of the plan", ours, "records/s", 0.5),
+        against_planned(PLANNED, ours, "records/s", 0.5),
         Measure {
             name: "memory grown during that pull, both nodes in this process",
             ours: grown,

@@ -12,6 +12,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -223,6 +224,97 @@ fn postgres_servers_killed_with_their_database_under_four_devices_lose_nothing()
     crowd.come_to_rest();
     let taken = crowd.balancer.taken.each_ref_counts();
     assert!(taken.iter().all(|count| *count > 0), "both servers were asked: {taken:?}");
+}
+
+/// What a node said and heard of its syncs does not wait for the disk (ADR 0013): with the power goes the last of it,
+/// at the cloud and at a device with a database of its own. No honest device is refused for it, nothing is lost, and
+/// of a device that became two one is told.
+#[test]
+fn postgres_that_lost_the_last_nonces_takes_no_honest_device_for_a_copy() {
+    let cluster = Cluster::start().unwrap();
+    let (cloud_at, device_at) = (format!("{}/postgres", cluster.url), format!("{}/device", cluster.url));
+    // Else it brings them to the disk by itself a moment later.
+    for order in ["ALTER SYSTEM SET wal_writer_delay = '10s'", "CREATE DATABASE device"] {
+        sql(&cloud_at, order);
+    }
+    cluster.crash().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut cloud = Node::new(dir.path().join("cloud"));
+    cloud.set("DATABASE_URL", &cloud_at);
+    cloud.write("race", "race-1", json!({ "name": "Sprint" }));
+    let url = cloud.serve(&[]);
+    let mut devices = ["file", "server"].map(|name| Node::new(dir.path().join(name)));
+    devices[1].set("DATABASE_URL", &device_at);
+    for (n, device) in devices.iter_mut().enumerate() {
+        let added = cloud.ask(&["device", "add", &format!("Pi {n}"), "--role", "device"]);
+        put_token(&device.dir, added["api_token"].as_str().unwrap());
+        device.set("ROPEWAY_UPSTREAM_URL", &url);
+        device.ask(&["sync"]);
+    }
+    let said = |at: &str| {
+        sql(at, "SELECT string_agg(value, ' ' ORDER BY name) FROM rw_meta WHERE name LIKE 'nonces.%'")
+    };
+    let (mut lost, rounds) = ([0, 0], 2);
+    for round in 0..rounds {
+        for (n, device) in devices.iter().enumerate() {
+            device.write_all(&[incident(&format!("i{n}-{round}"), "seen")]);
+            // A receipt waits for the disk and takes along what was said before. Behind it nothing does.
+            device.ask(&["sync"]);
+            device.ask(&["sync"]);
+        }
+        let before = [said(&cloud_at), said(&device_at)];
+        cluster.crash().unwrap();
+        for (lost, (before, after)) in
+            lost.iter_mut().zip(before.iter().zip([said(&cloud_at), said(&device_at)]))
+        {
+            *lost += u32::from(*before != after);
+        }
+    }
+    assert!(lost.iter().all(|lost| *lost > 0), "the crash took nothing: {lost:?} of {rounds}");
+    for device in &devices {
+        let report = wait_for("a sync", || Some(device.run(&["sync"])).filter(|ran| ran.code == 0)).json();
+        assert_eq!(
+            (&report["unsettled"], &report["digests"]["equal"]),
+            (&json!(0), &json!(true)),
+            "{report}"
+        );
+        assert_eq!(device.ask(&["status"])["cloned_at"], Value::Null);
+    }
+    assert_eq!(cloud.live("incident").len(), rounds * devices.len());
+    let twin = twin(&devices[0], &dir.path().join("twin"), &url);
+    let refused = |node: &Node| node.run(&["sync"]).json()["problem"] == json!("device_cloned");
+    devices[0].ask(&["sync"]);
+    cluster.crash().unwrap();
+    let told = wait_for("one of both is told", || {
+        let told = [refused(&twin), refused(&devices[0])];
+        told.contains(&true).then_some(told)
+    });
+    assert!(told.contains(&false), "the other one goes on: {told:?}");
+}
+
+/// A copy of a device that does not run, with the same upstream.
+fn twin(device: &Node, dir: &Path, url: &str) -> Node {
+    let mut twin = Node::new(dir.to_owned());
+    fs::create_dir_all(dir).unwrap();
+    for file in fs::read_dir(&device.dir).unwrap().map(Result::unwrap) {
+        fs::copy(file.path(), dir.join(file.file_name())).unwrap();
+    }
+    twin.set("ROPEWAY_UPSTREAM_URL", url);
+    twin
+}
+
+/// The text that a statement finds, on a connection of its own, as soon as the server answers.
+fn sql(url: &str, statement: &'static str) -> Option<String> {
+    let url = url.to_owned();
+    alone(async move {
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let said = client.simple_query(statement).await.unwrap();
+        said.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+    })
 }
 
 /// A rolling restart: each server in turn drains, ends with 0 and comes back, while everybody works on.

@@ -20,7 +20,13 @@ async fn opened(on: &On) -> Stored {
 }
 
 fn end(name: &str, cursor: i64) -> PullEnd {
-    PullEnd { epoch: epoch(name), cursor: Stamp(cursor), token: format!("token-{cursor}"), audiences: None }
+    let token = format!("token-{cursor}");
+    PullEnd { page: None, epoch: epoch(name), cursor: Stamp(cursor), token, audiences: None }
+}
+
+/// The end of a pull with its last page.
+fn last(name: &str, cursor: i64, page: Vec<Fed>) -> PullEnd {
+    PullEnd { page: Some(page), ..end(name, cursor) }
 }
 
 fn rows(from: i64, to: i64) -> Vec<Fed> {
@@ -230,7 +236,9 @@ pub(super) async fn a_failed_step_undoes_all(on: On) {
     let store = opened(&on).await;
     put(&store, "mine", "{}").await;
     receipted(&store, 1).await;
-    store.stage(&space(), &epoch("cloud-1"), rows(0, 1_200), "t").await.unwrap();
+    // Of another epoch: what comes with the end takes its place, unless that fails.
+    store.stage(&space(), &epoch("cloud-0"), rows(0, 7), "t").await.unwrap();
+    let page = || last("cloud-1", 1_200, rows(0, 1_200));
     let before = store.space(&space()).await.unwrap();
     for fails_at in [0, 1, 2, 3] {
         let mut at = 0;
@@ -245,7 +253,7 @@ pub(super) async fn a_failed_step_undoes_all(on: On) {
             }
             decision
         });
-        let ended = store.absorb(&space(), NOW, end("cloud-1", 1_200), absorb).await;
+        let ended = store.absorb(&space(), NOW, page(), absorb).await;
         assert!(matches!(ended, Err(StoreError::Fault { .. })), "{ended:?}");
         assert_eq!(store.space(&space()).await.unwrap(), before);
         assert_eq!(read_on(&*store, &space(), Stamp(0), 99).await.0.len(), 1);
@@ -254,13 +262,14 @@ pub(super) async fn a_failed_step_undoes_all(on: On) {
     }
     // The caller goes away in the middle: it happens or not, never half.
     let alps = space();
-    let work = store.absorb(&alps, NOW, end("cloud-1", 1_200), plain());
+    let work = store.absorb(&alps, NOW, page(), plain());
     let _ = tokio::time::timeout(std::time::Duration::from_micros(300), work).await;
     put(&store, "after", "{}").await;
     let seen = read_on(&*store, &space(), Stamp(0), 9_999).await.0.len();
     assert!(seen == 2 || seen == 1_202, "{seen}");
-    store.absorb(&space(), NOW, end("cloud-1", 1_200), plain()).await.unwrap();
+    store.absorb(&space(), NOW, page(), plain()).await.unwrap();
     assert_eq!(read_on(&*store, &space(), Stamp(0), 9_999).await.0.len(), 1_202);
+    assert_eq!(store.followed(&space()).await.unwrap().staged, None);
     sound(&*store, &space()).await;
 }
 

@@ -334,11 +334,15 @@ impl Store for MemoryStore {
         let mut all = self.all();
         // Steps are written as they come, into a copy that replaces the space when all went well.
         let mut copy = all.space(space)?.clone();
+        let PullEnd { page, epoch, cursor, token, audiences } = end;
+        if let Some(page) = page {
+            copy.stage(&epoch, page, &token);
+        }
         let mut staged = std::mem::take(&mut copy.staging);
         // Conflicts come last: what they are about is there by then.
         staged.sort_by_key(|row| &*row.key.collection == CONFLICT);
-        if let Some(epoch) = copy.staged_epoch.take().filter(|epoch| *epoch != end.epoch) {
-            return Err(fault(format!("rows of epoch {epoch} are staged, not of {}", end.epoch)));
+        if let Some(other) = copy.staged_epoch.take().filter(|staged| *staged != epoch) {
+            return Err(fault(format!("rows of epoch {other} are staged, not of {epoch}")));
         }
         for rows in staged.chunks(CHUNK) {
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
@@ -347,7 +351,7 @@ impl Store for MemoryStore {
         }
         let mut settling = Settling::default();
         loop {
-            let entries = copy.reached(end.cursor, CHUNK);
+            let entries = copy.reached(cursor, CHUNK);
             if settling.is_done(&entries)? {
                 break;
             }
@@ -355,7 +359,6 @@ impl Store for MemoryStore {
             let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
-        let PullEnd { epoch, cursor, token, audiences } = end;
         copy.filling = false;
         let anew = copy.followed.anew;
         copy.followed =

@@ -183,7 +183,7 @@ async fn staged_epoch(tx: &Tx, space: i32) -> Done<Option<String>> {
     }
 }
 
-/// Takes in what is staged and settles what the cursor has reached.
+/// Takes in what is staged with the last page, and settles what the cursor has reached.
 pub(super) async fn absorb(
     tx: &Tx,
     space: &SpaceId,
@@ -191,6 +191,9 @@ pub(super) async fn absorb(
     end: &PullEnd,
     decide: &mut Absorb,
 ) -> Done<u64> {
+    if let Some(page) = &end.page {
+        stage(tx, space, &end.epoch, page, &end.token).await?;
+    }
     let mut space = Space::lock(tx, space).await?;
     if let Some(staged) = staged_epoch(tx, space.no).await?.filter(|staged| *staged != *end.epoch) {
         return Err(fault(format!("rows of epoch {staged} are staged, not of {}", end.epoch)));

@@ -246,3 +246,86 @@ fn is_twin(probe: &Probe, print: &Print) -> bool {
         && probe.print == print.print
         && (probe.from..=probe.to).contains(&print.at)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::hand::{blank, change, key, remembered};
+    use ropeway_core::{
+        audience::{AudienceRow, Subscription},
+        id::{ChangeId, Collection, DeviceId},
+        outbox::Entry,
+        plan::{Link, Row},
+        time::Stamp,
+    };
+
+    fn probe(print: &str, from: i64, to: i64) -> Probe {
+        Probe { collection: Collection::trusted("incident"), print: print.into(), from, to }
+    }
+
+    /// A plan for each kind of thing that it may write.
+    fn plans() -> [(&'static str, Plan); 9] {
+        let (plan, reader) = (Plan::default, DeviceId::trusted("pi"));
+        let record = blank(Time(1));
+        let row = Row { key: key("a"), record, is_new: true, contribution: (0, 1) };
+        let remembered = remembered("c", &key("x"), Stamp(1));
+        let link = Link { parent: key("a"), child: key("x"), field: "race".into() };
+        let (via, entered, left) = (None, Stamp(1), None);
+        let worn = AudienceRow { record: key("a"), audience: "k".into(), via: None, entered, left };
+        let chosen = Subscription { reader, audience: "k".into(), via, entered, left };
+        let entry = Entry::pending(7, change("c", &key("mine")), key("over"), Time(1));
+        let print = Print { key: key("a"), print: "p".into(), at: 5 };
+        [
+            ("a row", Plan { rows: vec![row], ..plan() }),
+            ("a record that goes", Plan { forget: vec![key("a")], ..plan() }),
+            ("a receipt", Plan { receipts: vec![remembered], ..plan() }),
+            ("a print", Plan { prints: vec![print], ..plan() }),
+            ("a print that goes", Plan { prints_gone: vec![key("a")], ..plan() }),
+            ("a link", Plan { links: vec![link], ..plan() }),
+            ("an entry", Plan { outbox: vec![entry], ..plan() }),
+            ("an audience", Plan { audiences: vec![worn], ..plan() }),
+            ("a subscription", Plan { subscriptions: vec![chosen], ..plan() }),
+        ]
+    }
+
+    /// Of each kind: what was asked that it changes, and what it has nothing to do with.
+    fn asked(what: &str) -> (Vec<Keys>, Vec<Keys>) {
+        let none = Keys::default;
+        let records = |id| Keys { records: [key(id)].into(), ..none() };
+        let receipts = |id| Keys { receipts: [ChangeId::trusted(id)].into(), ..none() };
+        let twins = |print, from, to| Keys { twins: [probe(print, from, to)].into(), ..none() };
+        let links = |id| Keys { links: [key(id)].into(), ..none() };
+        let outbox = |id| Keys { outbox: [key(id)].into(), ..none() };
+        let entries = |seq| Keys { entries: [seq].into(), ..none() };
+        let audiences = |id| Keys { audiences: [key(id)].into(), ..none() };
+        let readers = |id| Keys { readers: [DeviceId::trusted(id)].into(), ..none() };
+        match what {
+            "a row" | "a record that goes" => (vec![records("a")], vec![records("b"), outbox("a")]),
+            "a receipt" => (vec![receipts("c")], vec![receipts("d")]),
+            "a print" => (vec![twins("p", 5, 5), twins("p", 0, 9)], vec![twins("p", 6, 9), twins("q", 0, 9)]),
+            "a print that goes" => (vec![twins("q", 0, 0)], vec![records("a")]),
+            "a link" => (vec![links("a")], vec![links("x")]),
+            "an entry" => (vec![outbox("over"), entries(7)], vec![outbox("mine"), entries(8)]),
+            "an audience" => (vec![audiences("a")], vec![audiences("b")]),
+            _ => (vec![readers("pi")], vec![readers("other")]),
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_a_plan_that_writes_it_is_read_again() {
+        let mut both_ways = plans().to_vec();
+        for (what, plan) in plans() {
+            let Plan { links, audiences, .. } = plan;
+            let moved = Plan { links_gone: links, audiences_moved: audiences, ..Plan::default() };
+            if !moved.links_gone.is_empty() || !moved.audiences_moved.is_empty() {
+                both_ways.push((what, moved));
+            }
+        }
+        for (what, plan) in both_ways {
+            let (asked, others) = asked(what);
+            assert!(asked.iter().all(|keys| touches(&plan, keys)), "{what}");
+            assert!(!others.iter().any(|keys| touches(&plan, keys)), "{what} of another");
+            assert!(!touches(&plan, &Keys::default()) && !touches(&Plan::default(), &asked[0]), "{what}");
+        }
+    }
+}

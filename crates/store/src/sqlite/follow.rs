@@ -155,7 +155,7 @@ fn staged_epoch(conn: &Conn, space: i64) -> Done<Option<String>> {
     Ok(found.flatten())
 }
 
-/// Takes in what is staged and settles what the cursor has reached, in the caller's transaction.
+/// Takes in what is staged with the last page, and settles what the cursor has reached, in the caller's transaction.
 pub(super) fn absorb(
     conn: &mut Conn,
     space: &SpaceId,
@@ -163,6 +163,9 @@ pub(super) fn absorb(
     end: &PullEnd,
     decide: &mut Absorb,
 ) -> Done<u64> {
+    if let Some(page) = &end.page {
+        stage(conn, space, &end.epoch, page, &end.token)?;
+    }
     let mut space = Space::read(conn, space)?;
     if let Some(staged) = staged_epoch(conn, space.no)?.filter(|staged| *staged != *end.epoch) {
         return Err(fault(format!("rows of epoch {staged} are staged, not of {}", end.epoch)));
