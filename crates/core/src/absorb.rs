@@ -8,7 +8,7 @@ use crate::{
     id::{CONFLICT, DeviceId, Epoch, Key},
     ingest::{
         create::understood,
-        links_of,
+        links_of, parent_key,
         work::{Missing, Step, Work},
     },
     merge,
@@ -144,14 +144,13 @@ impl Work<'_> {
             self.hand_in_differing(local, row, &entries);
         }
         let unsettled = still_laid(&entries, Some(reached.cursor));
-        let rules = self.profile.rules(&row.key.collection);
         let (state, data) = match &local {
             Some(local) if &*row.key.collection == CONFLICT && !unsettled.is_empty() => {
                 (local.state.clone(), local.data.clone())
             }
             _ => {
                 let (there, stands) = ((row.state.clone(), row.data.clone()), (&reached.epoch, row.version));
-                lay(Some(there), Some(stands), &unsettled, rules)
+                self.lay_here(&row.key, Some(there), Some(stands), &unsettled)?
                     .unwrap_or((row.state.clone(), row.data.clone()))
             }
         };
@@ -332,9 +331,8 @@ impl Work<'_> {
         let owner = local.owner.clone();
         let Some(upstream) = local.upstream.clone() else {
             // Nobody but this node ever knew it: it lives by its entries alone.
-            let rules = self.profile.rules(&key.collection);
-            let (state, data) =
-                lay(None, None, &unsettled, rules).unwrap_or((State::Deleted, local.data.clone()));
+            let laid = self.lay_here(key, None, None, &unsettled)?;
+            let (state, data) = laid.unwrap_or((State::Deleted, local.data.clone()));
             self.show(key, Some(local), state, data, None, (author.clone(), by.1), &owner);
             return self.recount_named(key);
         };
@@ -348,13 +346,51 @@ impl Work<'_> {
         if held.left && !stays {
             return self.evict(key, Some(local), &[]);
         }
-        let rules = self.profile.rules(&key.collection);
-        let stands = (&upstream.epoch, upstream.version);
-        let laid = lay(Some((held.state.clone(), held.data.clone())), Some(stands), &unsettled, rules);
+        let (there, stands) = ((held.state.clone(), held.data.clone()), (&upstream.epoch, upstream.version));
+        let laid = self.lay_here(key, Some(there), Some(stands), &unsettled)?;
         let (state, data) = laid.unwrap_or((held.state.clone(), held.data.clone()));
         let upstream = Upstream { held: stays.then_some(held), ..upstream };
         self.show(key, Some(local), state, data, Some(upstream), by, &owner);
         self.recount_named(key)
+    }
+
+    /// Lays what is unsettled over what the upstream says. What was only handed on may name a parent that is not
+    /// here, or edit what is not: it shows nowhere before the upstream has answered (I6).
+    fn lay_here(
+        &mut self,
+        key: &Key,
+        base: Option<(State, Doc)>,
+        stands: Option<(&Epoch, u64)>,
+        unsettled: &[Entry],
+    ) -> Step<Option<(State, Doc)>> {
+        let profile = self.profile;
+        let Some(rules) = profile.rules(&key.collection) else {
+            return Ok(lay(base, stands, unsettled, None));
+        };
+        let mut laid = Vec::new();
+        for entry in unsettled {
+            if self.parents_are_here(rules, &entry.change.fields)? {
+                laid.push(entry.clone());
+            }
+        }
+        let (is_new, after) = (base.is_none(), lay(base, stands, &laid, Some(rules)));
+        let mut required = rules.references.iter().filter(|(_, reference)| !reference.optional);
+        let mut lacks = |data: &Doc| required.any(|(field, _)| data.str(field).is_none());
+        let is_part =
+            is_new && after.as_ref().is_some_and(|(state, data)| *state == State::Live && lacks(data));
+        Ok(after.filter(|_| !is_part))
+    }
+
+    /// Whether all parents that these fields name, and that a record cannot be read without, are here.
+    fn parents_are_here(&mut self, rules: &Rules, fields: &Fields) -> Step<bool> {
+        for (field, reference) in rules.references.iter().filter(|(_, reference)| !reference.optional) {
+            if let Some(parent) = fields.get(field).and_then(|value| parent_key(reference, value))
+                && (self.gone.contains(&parent) || self.lookup(&parent)?.is_none())
+            {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Where a conflict was laid anew, notes at its records whether one is still open about them.

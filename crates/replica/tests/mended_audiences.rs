@@ -100,6 +100,50 @@ async fn a_receipt_shows_nothing_that_its_author_sees_no_longer() {
     }
 }
 
+/// I6: a change of a record that is elsewhere is handed on; where the record comes back before it is decided, it
+/// does not show with a parent that this node has not got.
+#[tokio::test]
+async fn what_was_only_handed_on_shows_no_record_without_its_parent() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        at(&venue.cloud, Create, "competition/c", json!({"name": "c"})).await;
+        at(&venue.cloud, Create, "race/r", json!({"competition": "a", "name": "one"})).await;
+        venue.sync().await;
+        at(&venue.cloud, Patch, "race/r", json!({"competition": "c"})).await;
+        venue.sync().await;
+        assert_eq!(holds(&venue.pi).await, "a la", "the race has left");
+        let enrolment = Enrolment {
+            id: None,
+            name: "tablet".into(),
+            space: space(),
+            role: "device".into(),
+            mode: "offline_device".into(),
+            metadata: json!({}),
+        };
+        let tablet = venue.pi.enrol(enrolment).await.unwrap().device;
+        let moved = Change {
+            id: ChangeId::trusted("out"),
+            collection: key("race", "r").collection,
+            record: key("race", "r").id,
+            op: Patch,
+            fields: harness::fields(json!({"competition": "c"})),
+            seen: None,
+            base: None,
+            lost: None,
+            author: Author { device: tablet.id.clone(), person: None },
+            at: None,
+        };
+        let grant = venue.pi.grant_of(&tablet);
+        let receipts = venue.pi.ingest(&space(), grant, vec![moved]).await.unwrap();
+        assert_eq!(receipts[0].verdict, Verdict::Merged);
+        at(&venue.cloud, Patch, "race/r", json!({"competition": "a"})).await;
+        venue.sync().await;
+        assert_eq!(venue.pi.queue(&space()).await.unwrap().len(), 1, "the Pi may not name it");
+        assert_eq!(data(&venue.pi, "race", "r").await["competition"], "a");
+        assert_eq!(holds(&venue.pi).await, "a la r");
+    }
+}
+
 /// I5: joined here to a record that leaves, a record that nobody answered to still leads there.
 #[tokio::test]
 async fn what_an_unsettled_record_was_joined_into_stays_as_long_as_it() {

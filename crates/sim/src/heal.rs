@@ -77,6 +77,7 @@ impl World {
             } else if round >= RETRY_FROM {
                 node.queue_retry(&self.space, &unsent).await?;
             }
+            let before = host.image().space(&self.space).await?;
             let Some(report) = self.sync_with(host, &[], None).await.transpose()? else { continue };
             self.synced(host, &report).await;
             self.say(|| {
@@ -91,6 +92,8 @@ impl World {
             }
             moved |= report.error.is_some()
                 || report.pushed + report.pulled > 0
+                // What it let go of is news for whoever follows it.
+                || host.image().space(&self.space).await? != before
                 || !node.queue(&self.space).await?.is_empty();
             self.examine(host).await;
         }

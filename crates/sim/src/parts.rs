@@ -187,8 +187,11 @@ impl World {
             return Ok(None);
         }
         let sight = self.sight(host).await?;
-        let adrift =
-            sight.records.iter().filter(|(key, record)| is_adrift(&self.profile, &sight, key, record));
+        // A tombstone is for those who had the record, wherever its parents went afterwards.
+        let adrift = sight.records.iter().filter(|(key, record)| {
+            record.state == State::Deleted && &*key.collection != CONFLICT
+                || is_adrift(&self.profile, &sight, key, record)
+        });
         let adrift: Vec<Key> = adrift.map(|(key, _)| key.clone()).collect();
         let mut told: BTreeMap<Key, Vec<AudienceRow>> = BTreeMap::new();
         for row in host.image().audiences(&self.space, &adrift).await? {
