@@ -254,13 +254,18 @@ fn postgres_that_lost_the_last_nonces_takes_no_honest_device_for_a_copy() {
     let said = |at: &str| {
         sql(at, "SELECT string_agg(value, ' ' ORDER BY name) FROM rw_meta WHERE name LIKE 'nonces.%'")
     };
+    let synced = |device: &Node| {
+        wait_for("a sync", || Some(device.run(&["sync"])).filter(|ran| ran.code == 0)).json();
+    };
     let (mut lost, rounds) = ([0, 0], 2);
     for round in 0..rounds {
-        for (n, device) in devices.iter().enumerate() {
+        // Who comes last has nobody behind it who would wait for the disk.
+        for n in [(round + 1) % 2, round % 2] {
+            let device = &devices[n];
             device.write_all(&[incident(&format!("i{n}-{round}"), "seen")]);
             // A receipt waits for the disk and takes along what was said before. Behind it nothing does.
-            device.ask(&["sync"]);
-            device.ask(&["sync"]);
+            synced(device);
+            synced(device);
         }
         let before = [said(&cloud_at), said(&device_at)];
         cluster.crash().unwrap();
