@@ -138,7 +138,8 @@ impl Node {
         if on {
             self.must_hold(&device.space, key).await?;
             let there = self.inner.store.subscriptions(&device.space, &device.id).await?;
-            if audience::held(&there).len() >= CHOICES_MAX {
+            let held = audience::held(&there);
+            if held.len() >= CHOICES_MAX && !held.contains(key) {
                 let text = format!("a device may hold {CHOICES_MAX} audiences; end one first");
                 return Err(ReplicaError::TooLarge(text));
             }

@@ -58,3 +58,22 @@ pub(super) fn corrupt(what: impl Into<String>) -> StoreError {
 pub(super) fn bad_json(what: &str, error: serde_json::Error) -> StoreError {
     StoreError::Corrupt { what: format!("{what} is not the JSON it should be: {error}") }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail loudly")]
+mod tests {
+    use super::*;
+
+    /// F8: what can only be read is no fault of the program.
+    #[test]
+    fn a_file_that_can_only_be_read_is_told_as_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.db");
+        rusqlite::Connection::open(&file).unwrap().execute_batch("CREATE TABLE t (n)").unwrap();
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = rusqlite::Connection::open_with_flags(&file, flags).unwrap();
+        let error = StoreError::from(db.execute("INSERT INTO t VALUES (1)", []).unwrap_err());
+        let StoreError::Unavailable { what, .. } = &error else { panic!("{error:?}") };
+        assert!(what.starts_with("the database file cannot be written, only read"), "{what}");
+    }
+}
