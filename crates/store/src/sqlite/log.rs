@@ -74,3 +74,27 @@ impl UnderWay {
         drop(self.ended.wait_timeout_while(is, PATIENCE, |is| *is));
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests fail loudly")]
+mod tests {
+    use super::{super::pool::Pool, *};
+
+    /// F20: whoever takes the log in beside the writer may be busy for ever.
+    #[test]
+    fn the_writer_takes_in_a_log_that_nobody_takes_in_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("node.db");
+        let mut writer = Connection::open(&file).unwrap();
+        writer
+            .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; CREATE TABLE t (b)")
+            .unwrap();
+        let nobody = Pool::start("nobody", Vec::new()).unwrap().errands().unwrap();
+        keep_short(&mut writer, nobody).unwrap();
+        for _ in 0..96 {
+            writer.execute("INSERT INTO t VALUES (zeroblob(1 << 20))", []).unwrap();
+        }
+        let log = std::fs::metadata(dir.path().join("node.db-wal")).unwrap().len();
+        assert!(log < 72 << 20, "the log is begun anew: {log} bytes");
+    }
+}
