@@ -6,7 +6,7 @@ use crate::{
     tracer::{Call, Meddle, Then, trace},
 };
 use nix::{errno::Errno, sys::signal::Signal};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
@@ -118,12 +118,13 @@ fn a_call_that_fails_at_the_desk_is_told_and_leaves_nothing_half_written() {
     let before = template.canonical();
     let edit = ["write", "race", "race-1", "{\"name\":\"Sprint\"}", "--change", "c-1"];
     for errno in [Errno::EIO, Errno::ENOSPC, Errno::EROFS, Errno::EDQUOT] {
-        let (mut number, mut calls, mut failed) = (0, usize::MAX, 0);
-        while number < calls {
+        let (mut number, mut failed, mut reached) = (0, 0, true);
+        while reached {
             let node = Node::new(dir.path().join(format!("{errno:?}-{number}")));
             copy(&template.dir, &node.dir);
             let (ran, seen) = run(&node, &edit, number, Then::Fail(errno));
-            calls = seen.max(number + 1);
+            // One that fails early makes fewer calls than one that goes through.
+            reached = seen > number;
             match ran.code {
                 0 => assert_eq!(node.live("race").len(), 2, "{errno:?} at {number}"),
                 _ => {
@@ -169,12 +170,7 @@ fn a_serving_node_whose_disk_fails_for_a_while_recovers_by_itself() {
         let id = format!("i-{round}");
         fails.store(errno as u64, Ordering::Relaxed);
         let (status, answer) = push(&id);
-        let receipts = answer["receipts"].as_array().cloned().unwrap_or_default();
-        let refused = |receipt: &Value| receipt["verdict"] == "rejected";
-        assert!(
-            status == 503 || (status == 200 && receipts.iter().all(refused)),
-            "{errno:?}: {status} {answer}"
-        );
+        assert_eq!(status, 503, "{errno:?}: {answer}");
         fails.store(0, Ordering::Relaxed);
         assert!(!pair.cloud.live("incident").contains_key(&id), "{errno:?}: nothing half written");
         let (status, answer) = push(&id);
