@@ -103,6 +103,8 @@ pub struct Snapshot {
     pub head: Stamp,
     /// Whether this node follows an upstream.
     pub follows: bool,
+    /// Whether this node is taking in its first pull, of which nobody sees anything yet (I6).
+    pub filling: bool,
     /// The clock, read once for the transaction.
     pub now: Time,
     /// The highest version of any tombstone that was purged here; 0 where none was. A name that comes again
@@ -135,6 +137,7 @@ impl Snapshot {
             epoch,
             head,
             follows,
+            filling: false,
             now,
             buried: 0,
             next_entry: 1,
@@ -147,6 +150,11 @@ impl Snapshot {
             audiences: BTreeMap::new(),
             subscriptions: BTreeMap::new(),
         }
+    }
+
+    /// Whether a record came with a first pull that is not complete: nobody has seen it (I6).
+    pub(crate) fn hides(&self, record: &Record) -> bool {
+        self.filling && record.is_as_pulled()
     }
 }
 

@@ -106,6 +106,12 @@ impl Record {
         self.state == State::Live
     }
 
+    /// Whether this is what an upstream said and nothing made here shows on it: where it came with a first pull that
+    /// is not complete, nobody has seen it (I6).
+    pub fn is_as_pulled(&self) -> bool {
+        self.upstream.as_ref().is_some_and(|u| u.version > 0 && u.held.is_none())
+    }
+
     /// When and by whom `field` got its value: its own mark, or the creation.
     pub fn mark(&self, field: &str) -> Mark {
         match self.marks.get(field).or_else(|| self.marks.get("")) {

@@ -1,7 +1,7 @@
 //! The loop that every store runs inside its transaction: load, ask the decision, load what it still
 //! needs, ask again. It does no IO itself, so that a blocking and an async database can share it.
 
-use crate::{StoreError, is_hidden};
+use crate::StoreError;
 use ropeway_core::{
     id::{CONFLICT, Key},
     limits::NEED_ROUNDS_MAX,
@@ -85,7 +85,7 @@ impl Asking {
 /// What of a page of a first pull waits for the pull's end: conflicts, which come after what they are about,
 /// and records that people see here already. What is in sight stays as it is until the pull is complete.
 pub(crate) fn waits_for_the_end(row: &Fed, here: Option<&Record>) -> bool {
-    &*row.key.collection == CONFLICT || here.is_some_and(|record| !is_hidden(record))
+    &*row.key.collection == CONFLICT || here.is_some_and(|record| !record.is_as_pulled())
 }
 
 /// How many staged rows, or entries to settle, one step of an absorb takes.

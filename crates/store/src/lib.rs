@@ -182,11 +182,6 @@ pub struct PullEnd {
     pub audiences: Option<Vec<String>>,
 }
 
-/// Whether a record came with a first pull that is not complete, and nothing made here shows on it.
-pub(crate) fn is_hidden(record: &Record) -> bool {
-    record.upstream.as_ref().is_some_and(|u| u.version > 0 && u.held.is_none())
-}
-
 /// The setting in which a database notes the epoch that it began when it was promoted: the same database on the
 /// same server as before, without the last of what was written. It stays when a node moves.
 pub const PROMOTED: &str = "@promoted";

@@ -72,12 +72,15 @@ impl Work<'_> {
             if pending.fresh {
                 receipt.stamp = head;
             }
-            let hides = |key: &Key| limited && shown_to.as_ref().is_some_and(|seen| !seen.contains(key));
-            if pending.show.as_ref().is_some_and(hides) {
+            let is_kept_from =
+                |key: &Key| limited && shown_to.as_ref().is_some_and(|seen| !seen.contains(key));
+            let is_kept = pending.show.as_ref().is_some_and(is_kept_from);
+            let there = pending.show.and_then(|key| standing(self.snap, &rows, key));
+            if is_kept || there.as_ref().is_some_and(|(_, record)| self.snap.hides(record)) {
                 // Nothing is told of what its author may not see, and it is no base for anything.
                 receipt.version = 0;
             } else {
-                receipt.record = pending.show.and_then(|key| shown(self.snap, &rows, key));
+                receipt.record = there.map(shown);
             }
             plan.answers.push(receipt);
         }
@@ -177,7 +180,7 @@ fn hold(before: Option<&Record>, now: &mut Record) {
 }
 
 /// A record as it stands after the plan; where it is joined, the survivor.
-fn shown(snap: &Snapshot, rows: &BTreeMap<&Key, &Record>, mut key: Key) -> Option<Shown> {
+fn standing(snap: &Snapshot, rows: &BTreeMap<&Key, &Record>, mut key: Key) -> Option<(Key, Record)> {
     let find = |key: &Key| rows.get(key).copied().or_else(|| snap.records.get(key)).cloned();
     let mut record = find(&key)?;
     for _ in 0..limits::JOIN_CHAIN_MAX {
@@ -186,12 +189,16 @@ fn shown(snap: &Snapshot, rows: &BTreeMap<&Key, &Record>, mut key: Key) -> Optio
         let Some(found) = find(&next) else { break };
         (key, record) = (next, found);
     }
-    Some(Shown {
+    Some((key, record))
+}
+
+fn shown((key, record): (Key, Record)) -> Shown {
+    Shown {
         id: key.id,
         version: record.version,
         state: record.state,
         data: record.data,
         author: record.author,
         modified_at: record.modified_at,
-    })
+    }
 }

@@ -75,7 +75,7 @@ impl Work<'_> {
 
     /// The base to send: the upstream's version, where the author saw exactly that.
     fn upstream_base(&self, change: &Change, over: &Key, waiting: &[Entry]) -> Option<Base> {
-        let before = self.found.as_ref()?;
+        let before = self.found.as_ref().filter(|record| !self.snap.hides(record))?;
         let at_desk = self.grant.door == Door::Desk && change.base.is_none();
         let theirs = change.base.as_ref().filter(|b| b.epoch == self.snap.epoch).map(|b| b.version);
         let saw_exactly = (at_desk || theirs == Some(before.version)) && *over == change.key();
@@ -98,7 +98,8 @@ impl Work<'_> {
         if &*change.collection == CONFLICT {
             return None;
         }
-        let Some(before) = &self.found else { return Some(Fields::new()) };
+        let in_sight = self.found.as_ref().filter(|record| !self.snap.hides(record));
+        let Some(before) = in_sight else { return Some(Fields::new()) };
         if !before.is_live() && before.upstream.is_none() {
             // A tombstone that only this node ever knew: upstream there is nothing that was seen.
             return Some(Fields::new());

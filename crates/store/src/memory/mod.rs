@@ -100,6 +100,7 @@ impl MemoryStore {
         let mut snapshot = Snapshot::empty(self.epoch(), head, self.follows, now);
         snapshot.next_entry = space.next_entry;
         snapshot.buried = space.buried;
+        snapshot.filling = space.filling;
         let mut asking = Asking::new(snapshot, keys);
         loop {
             match asking.next(decide)? {

@@ -4,7 +4,6 @@ use super::audience::Audiences;
 use crate::{
     Counts, Followed, Quarantined, StoreError, SyncRun,
     asking::{fault, is_idle, put_entry, take_in},
-    is_hidden,
 };
 use ropeway_core::{
     digest::Digest,
@@ -286,7 +285,7 @@ impl Space {
 
     /// Whether a record is in readers' sight.
     pub(super) fn shows(&self, record: &Record) -> bool {
-        !self.filling || !is_hidden(record)
+        !self.filling || !record.is_as_pulled()
     }
 
     /// How many entries there are in each state.

@@ -1,7 +1,7 @@
 //! Reads of records: the feed in stamp order, a collection in id order, single ones, superseded ones.
 
 use super::{conn::Tx, errors::Done, load, rows, space::Space};
-use crate::{FeedPage, is_hidden};
+use crate::FeedPage;
 use ropeway_core::{
     id::{Collection, Key, RecordId, SpaceId},
     limits,
@@ -107,7 +107,7 @@ pub(super) async fn collections(tx: &Tx, space: &SpaceId) -> Done<Vec<Collection
 pub(super) async fn records(tx: &Tx, space: &SpaceId, keys: &[Key]) -> Done<Vec<(Key, Record)>> {
     let space = Space::read(tx, space).await?;
     let mut found = load::records(tx, space.no, keys.iter()).await?;
-    found.retain(|(_, record)| !space.filling || !is_hidden(record));
+    found.retain(|(_, record)| !space.filling || !record.is_as_pulled());
     Ok(found)
 }
 

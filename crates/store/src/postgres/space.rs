@@ -110,6 +110,7 @@ impl Space {
         let mut snapshot = Snapshot::empty(self.epoch.clone(), self.head, follows, now);
         self.bring(&mut snapshot);
         snapshot.buried = self.buried;
+        snapshot.filling = self.filling;
         snapshot
     }
 

@@ -1,7 +1,7 @@
 //! Reads of records: the feed in stamp order, a collection in id order, single ones, superseded ones.
 
 use super::{conn::Conn, errors::Done, load, rows, space::Space};
-use crate::{FeedPage, is_hidden};
+use crate::FeedPage;
 use ropeway_core::{
     id::{Collection, Key, RecordId, SpaceId},
     limits,
@@ -121,7 +121,7 @@ pub(super) fn collections(conn: &mut Conn, space: &SpaceId) -> Done<Vec<Collecti
 pub(super) fn records(conn: &mut Conn, space: &SpaceId, keys: &[Key]) -> Done<Vec<(Key, Record)>> {
     let Space { no, filling, .. } = Space::read(conn, space)?;
     let mut found = load::records(conn, no, keys.iter())?;
-    found.retain(|(_, record)| !filling || !is_hidden(record));
+    found.retain(|(_, record)| !filling || !record.is_as_pulled());
     Ok(found)
 }
 

@@ -102,6 +102,7 @@ impl Space {
         let mut snapshot = Snapshot::empty(self.epoch.clone(), self.head, follows, now);
         snapshot.next_entry = self.next_entry;
         snapshot.buried = self.buried;
+        snapshot.filling = self.filling;
         snapshot
     }
 }
