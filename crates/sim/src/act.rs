@@ -116,7 +116,8 @@ impl World {
             version,
         };
         if let Ok(shown) = node.resolve_record(&self.space, &shown_key).await {
-            self.sees(shown.as_ref().map(|(_, record)| record.data.fields()), &edit.fields);
+            let before = shown.map(|(_, record)| record.data.fields().clone());
+            self.sees_at_desk((host.index, &shown_key, person), before, (edit.op, &edit.fields));
         }
         let fields = edit.fields.clone();
         let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host) };

@@ -6,6 +6,7 @@ use crate::{
     world::World,
 };
 use ropeway_core::{
+    change::Op,
     conflict::{Conflict, Kind},
     digest::{Digest, contribution},
     doc::Fields,
@@ -264,6 +265,36 @@ impl World {
                 saw.insert(token, there.and_then(one_token));
             }
         }
+    }
+
+    /// The same for somebody at a desk. Where they emptied a field themselves, they know what stood there: sent
+    /// as one change, their next value replaces that.
+    pub(crate) fn sees_at_desk(
+        &self,
+        (machine, key, person): (usize, &Key, &str),
+        shown: Option<Fields>,
+        (op, fields): (Op, &Fields),
+    ) {
+        if let Some(seen) = shown.as_ref().filter(|_| op == Op::Delete) {
+            self.deletes(seen);
+        }
+        let mut before = shown.unwrap_or_default();
+        let mut emptied = locked(&self.emptied);
+        for (field, value) in fields {
+            let place = (machine, key.clone(), field.clone(), person.to_owned());
+            match before.get(field).filter(|there| !there.is_null()).cloned() {
+                Some(there) if value.is_null() => drop(emptied.insert(place, there)),
+                Some(_) => drop(emptied.remove(&place)),
+                None => before.extend(emptied.get(&place).map(|there| (field.clone(), there.clone()))),
+            }
+        }
+        drop(emptied);
+        self.sees(Some(&before), fields);
+    }
+
+    /// Notes what somebody has before their eyes who deletes it.
+    pub(crate) fn deletes(&self, seen: &Fields) {
+        locked(&self.deleted).extend(crate::ledger::tokens_of(seen));
     }
 
     /// Notes what stands in the place of the values that a person chooses by an answer.

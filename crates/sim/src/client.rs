@@ -42,7 +42,9 @@ impl World {
             let changes: Vec<Change> =
                 edits.filter_map(|edit| client.change(&edit, host.clock.now())).collect();
             for change in &changes {
-                self.sees(client.seen.get(&change.key()).map(|(_, _, seen)| seen), &change.fields);
+                let seen = client.seen.get(&change.key()).map(|(_, _, seen)| seen);
+                self.sees(seen, &change.fields);
+                seen.filter(|_| change.op == Op::Delete).into_iter().for_each(|seen| self.deletes(seen));
             }
             client.last.clone_from(&changes);
             changes

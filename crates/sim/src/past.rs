@@ -9,6 +9,7 @@ use crate::{
 };
 use ropeway_core::{
     conflict::Conflict,
+    doc::Doc,
     id::{CONFLICT, Key},
     outbox::EntryState,
     record::{Held, Record, State},
@@ -24,6 +25,7 @@ use std::{
 pub(crate) struct Awaited {
     restored: usize,
     follower: usize,
+    record: Key,
     values: BTreeSet<Token>,
 }
 
@@ -40,7 +42,9 @@ impl World {
                 let lost = world.held_by_followers(host).await?;
                 world.expect(host, lost);
                 world.keep_by_themselves(host).await?;
-                host.went_back();
+                world.goes_back(host);
+                // Its upstream knows how far it had read before, until it says how far it has read now.
+                *locked(&host.heard) = None;
             }
             host.restore(restamp).await
         };
@@ -68,10 +72,20 @@ impl World {
             let host = &world.hosts[host.index];
             *locked(&host.put_back) = Some(());
             world.expect(host, Vec::new());
-            host.went_back();
+            world.goes_back(host);
         }
         if let Err(error) = host.start_on_backup().await {
             self.fault(&format!("node {} does not start on its old disk: {error}", host.index));
+        }
+    }
+
+    /// What a machine had acknowledged when its backup was taken is asked of it again. What was deleted and
+    /// forgotten at the top meanwhile leaves a machine that holds only a part, and is nowhere.
+    fn goes_back(&self, host: &Host) {
+        host.went_back();
+        if self.is_partial(host) {
+            let forgotten = locked(&self.forgotten);
+            locked(&host.ledger).values.retain(|value| !forgotten.contains(value));
         }
     }
 
@@ -120,27 +134,37 @@ impl World {
             }
         }
         let mut awaited = Vec::new();
-        for (key, (_, follower, held)) in
+        for (record, (_, follower, held)) in
             newest.into_iter().filter(|(_, (.., held))| held.state == State::Live)
         {
-            // A question that was settled is history, and history is not handed in.
-            let is_asked = Conflict::read(&held.data).is_some_and(|conflict| conflict.is_open());
-            if &*key.collection != CONFLICT || is_asked {
-                let mut values = BTreeSet::new();
-                tokens(held.data.text(), &mut values);
-                awaited.push(Awaited { restored: host.index, follower, values });
+            let mut values = BTreeSet::new();
+            match &*record.collection {
+                // A question that was settled is history, and history is not handed in. Nor is what a question
+                // shows of the record that it is about: that comes back by itself, or was replaced since.
+                CONFLICT => {
+                    if let Some(conflict) = Conflict::read(&held.data).filter(Conflict::is_open) {
+                        tokens(Doc::of(conflict.incoming.values).text(), &mut values);
+                        tokens(Doc::of(conflict.merged.unwrap_or_default()).text(), &mut values);
+                    }
+                }
+                _ => tokens(held.data.text(), &mut values),
             }
+            awaited.push(Awaited { restored: host.index, follower, record, values });
         }
         Ok(awaited)
     }
 
     /// At rest: what the followers of a restored node held is there again, in a record or in a question
-    /// about it, unless a person gave it up.
+    /// about it, unless a person gave it up, or deleted the record with it before their eyes.
     pub(crate) async fn came_back(&self) -> Result<(), ReplicaError> {
         let awaited = std::mem::take(&mut *locked(&self.awaited));
-        for Awaited { restored, follower, values } in awaited {
+        for Awaited { restored, follower, record, values } in awaited {
             let (there, here) = (&self.hosts[restored], &self.hosts[follower]);
             let mut found = self.everything(there).await?;
+            let stands = there.image().records(&self.space, std::slice::from_ref(&record)).await?;
+            if stands.iter().all(|(_, record)| record.state == State::Deleted) {
+                found.extend(locked(&self.deleted).iter());
+            }
             for above in self.above(there).filter(|_| self.is_partial(there)) {
                 found.append(&mut self.everything(above).await?);
             }

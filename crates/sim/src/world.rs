@@ -15,6 +15,7 @@ use ropeway_core::{
     receipt::{Code, Receipt},
 };
 use ropeway_replica::{Enrolment, ReplicaError};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
@@ -61,6 +62,9 @@ pub(crate) struct Roles {
     pub(crate) scout: String,
 }
 
+/// Where somebody writes: the machine, the record, the field, and who.
+pub(crate) type Place = (usize, Key, String, String);
+
 /// One space on the machines of a stage.
 pub(crate) struct World {
     pub(crate) stage: Arc<Stage>,
@@ -78,6 +82,10 @@ pub(crate) struct World {
     pub(crate) chosen: Mutex<BTreeSet<(Token, Token)>>,
     /// Values of deleted records that the top has forgotten: whoever writes there anew replaces nothing.
     pub(crate) forgotten: Mutex<BTreeSet<Token>>,
+    /// Values that somebody saw in a record when they deleted it.
+    pub(crate) deleted: Mutex<BTreeSet<Token>>,
+    /// Values that somebody emptied at a desk, by the machine, the record, the field and the person.
+    pub(crate) emptied: Mutex<BTreeMap<Place, Value>>,
     /// What followers of a restored node still hold of what it lost.
     pub(crate) awaited: Mutex<Vec<Awaited>>,
     /// Whether a machine was copied, and whether one of the two was told so.
@@ -143,6 +151,8 @@ impl World {
             saw: Mutex::default(),
             chosen: Mutex::default(),
             forgotten: Mutex::default(),
+            deleted: Mutex::default(),
+            emptied: Mutex::default(),
             awaited: Mutex::default(),
             copy: Mutex::default(),
         });
