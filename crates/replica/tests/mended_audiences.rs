@@ -244,3 +244,40 @@ async fn registered_anew_a_node_lets_go_of_what_it_may_not_see() {
         assert_eq!(venue.sync().await.pulled, 0);
     }
 }
+
+/// I3, I11: an edit of what its author saw once, when even that is forgotten: a person decides, the author is told
+/// nothing of the record.
+#[tokio::test]
+async fn an_edit_of_what_is_out_of_sight_for_so_long_that_it_is_forgotten_is_put_to_a_person() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        at(&venue.pi, Patch, "competition/a", json!({"name": "from the Pi"})).await;
+        choose(&venue, false).await;
+        at(&venue.cloud, Create, "badge/x", json!({"holder": "x"})).await;
+        at(&venue.cloud, Delete, "badge/x", json!({})).await;
+        venue.advance(Duration::from_secs(400 * 86_400));
+        let purged = venue.cloud.purge(&space(), &Keep::default(), false).await.unwrap().rows;
+        assert!(purged["tombstones"] == 1 && purged["audiences"] > 0, "{purged:?}");
+        for _ in 0..2 {
+            venue.sync().await;
+        }
+        assert!(venue.pi.queue(&space()).await.unwrap().is_empty(), "it was taken");
+        let open = venue.cloud.conflicts(&space(), true).await.unwrap();
+        assert_eq!(open.len(), 1);
+        assert_eq!(open[0].conflict.incoming.values["name"], "from the Pi");
+        assert_eq!(open[0].conflict.server.values["name"], "a");
+        assert!(!open[0].conflict.server.deleted);
+        assert_eq!(data(&venue.cloud, "competition", "a").await["name"], "a");
+        assert_eq!(holds(&venue.pi).await, "");
+        let answer = ropeway_replica::Resolve {
+            conflict: open[0].id.clone(),
+            version: None,
+            resolution: ropeway_core::conflict::Resolution::Incoming,
+            data: None,
+            notes: None,
+            change: None,
+        };
+        venue.cloud.resolve(&space(), &harness::desk("jury", "admin"), answer).await.unwrap();
+        assert_eq!(data(&venue.cloud, "competition", "a").await["name"], "from the Pi");
+    }
+}

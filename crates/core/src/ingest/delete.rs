@@ -296,7 +296,7 @@ impl Work<'_> {
                 values: record.data.fields().clone(),
                 by: record.author.clone(),
                 at: record.modified_at,
-                deleted: !incoming_deletes,
+                deleted: !record.is_live(),
             },
             incoming: Side { values, by: change.author.clone(), at: case.at, deleted: incoming_deletes },
             state: if settled.is_some() { Standing::Automatic } else { Standing::Open },

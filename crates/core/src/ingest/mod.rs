@@ -210,6 +210,7 @@ impl Work<'_> {
     fn route(&mut self, case: Case<'_>) -> Step<Answer> {
         let change = case.change;
         let (over, mut existing) = self.resolve(&change.key())?;
+        let mut hidden = None;
         if let Some(record) = &existing
             && self.known(&over, record)? == Known::Never
         {
@@ -217,7 +218,7 @@ impl Work<'_> {
                 let text = format!("the id `{}` cannot be used: give the record a new one", change.record);
                 return Ok(Answer::refused(change, Code::Invalid, None, text));
             }
-            existing = None;
+            hidden = existing.take();
         }
         self.found.clone_from(&existing);
         let is_ghost = match &existing {
@@ -245,7 +246,7 @@ impl Work<'_> {
             return match change.op {
                 Op::Delete => Ok(self.nothing(change, over, 0)),
                 Op::Patch if self.has_left(&over)? => Ok(self.pass_on(change)),
-                Op::Patch if self.was_purged(&case) => self.park_purged(&case, over),
+                Op::Patch if self.was_purged(&case) => self.park_purged(&case, over, hidden),
                 Op::Patch if self.grant.door == Door::Push => {
                     let text = format!("`{over}` is not here yet; the change is decided when it has arrived");
                     Ok(Answer::waiting(change, None, text))

@@ -22,8 +22,17 @@ impl Work<'_> {
             && base.is_some_and(|b| b.epoch == self.snap.epoch && b.version > 0)
     }
 
-    /// The tombstone stands again, and a person decides between it and the change.
-    pub(crate) fn park_purged(&mut self, case: &Case<'_>, over: Key) -> Step<Answer> {
+    /// The tombstone stands again, and a person decides between it and the change. So do they between the change
+    /// and a record that is `hidden` from its author, who may have seen it before that was forgotten.
+    pub(crate) fn park_purged(
+        &mut self,
+        case: &Case<'_>,
+        over: Key,
+        hidden: Option<Record>,
+    ) -> Step<Answer> {
+        if let Some(record) = hidden {
+            return self.park_edit_of_deleted(case, over, &record);
+        }
         let change = case.change;
         let tombstone = Record {
             local_id: 0,
