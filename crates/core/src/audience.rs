@@ -10,6 +10,10 @@ use std::collections::BTreeSet;
 /// The key of records that are for every reader of the space.
 pub const EVERYBODY: &str = "*";
 
+/// A key that no reader can hold. A record that went carries it where it carried nothing that could be seen to
+/// leave: those who see everything are told.
+pub const NOBODY: &str = "";
+
 /// One audience row: a record carries a key, or carried it until `left`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AudienceRow {

@@ -226,3 +226,35 @@ async fn a_conflict_that_stayed_is_shown_again_with_its_record() {
         assert_eq!(shown().await, 1, "on {on:?}");
     }
 }
+
+/// I4, I12: what leaves a node in the middle without ever having been for anybody there is told to who follows it.
+#[tokio::test]
+async fn what_nobody_was_to_see_leaves_a_node_in_the_middle_for_its_followers_too() {
+    on_every_store(|venue| async move {
+        let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
+        let enrolment = Enrolment {
+            id: None,
+            name: "Tablet".into(),
+            space: space(),
+            role: "admin".into(),
+            mode: "offline_device".into(),
+            metadata: json!({}),
+        };
+        let cable = Cable::new(venue.pi.clone(), venue.pi.enrol(enrolment).await.unwrap().token);
+        let sync = async || tablet.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
+        sync().await;
+        at(&venue.cloud, Create, "camera/x", json!({"name": "of no tape"})).await;
+        at(&tablet, Create, "tape/u", json!({"competition": "a", "camera": "c"})).await;
+        at(&venue.cloud, Create, "tape/u", json!({"competition": "a", "camera": "x"})).await;
+        at(&tablet, Create, "camera/x", json!({"name": "of no tape"})).await;
+        sync().await;
+        assert_eq!(holds(&venue.pi).await, "c x a t u");
+        synced(&venue).await;
+        assert_eq!(data(&venue.cloud, "tape", "u").await["camera"], "c");
+        assert_eq!(holds(&venue.pi).await, "c a t u");
+        let (theirs, ours) = sync().await.digests.unwrap();
+        assert_eq!(theirs, ours);
+        assert_eq!(holds(&tablet).await, "c a t u");
+    })
+    .await;
+}

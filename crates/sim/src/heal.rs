@@ -86,6 +86,10 @@ impl World {
                     host.index, report.outcome, report.verdicts, report.pulled
                 )
             });
+            if let Some(parent) = host.parent.filter(|_| report.error.is_some()) {
+                let (there, here) = (self.dump(&self.hosts[parent]).await?, self.dump(host).await?);
+                self.say(|| format!("  {}", difference(&there, &here)));
+            }
             // One whose upstream has yet to take in its own first download waits for it.
             if let Some(error) = report.error.as_ref().filter(|_| round > 2) {
                 self.violated("I12", format!("node {} cannot sync on a whole network: {error}", host.index));

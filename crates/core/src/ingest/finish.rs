@@ -46,7 +46,7 @@ impl Work<'_> {
         }
         let shown_to = flowed.map(|flowed| {
             self.write_flow(&flowed.flow, &mut plan);
-            self.write_passed(&mut plan);
+            self.write_elsewhere(&flowed.flow, &mut plan);
             write_subscriptions(flowed.subscriptions, self.snap.now, &mut plan);
             flowed.shown
         });

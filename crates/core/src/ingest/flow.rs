@@ -37,6 +37,12 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
+    /// Whether a record's keys change.
+    pub(crate) fn is_moved(&self, key: &Key) -> bool {
+        let nothing = Worn::default();
+        self.after.get(key).is_some_and(|after| after != self.before.get(key).unwrap_or(&nothing))
+    }
+
     /// The keys of a record after the plan, where they are known.
     pub(crate) fn worn(&self, key: &Key) -> Option<&Worn> {
         self.after.get(key).or_else(|| self.before.get(key))
@@ -449,11 +455,8 @@ impl Work<'_> {
             .map(|row| (row.key.clone(), row.record.stamp))
             .collect();
         let mut counted: BTreeMap<&Key, (i64, i64)> = BTreeMap::new();
-        for (key, worn) in &flow.after {
+        for (key, worn) in flow.after.iter().filter(|(key, _)| flow.is_moved(key)) {
             let before = flow.before.get(key).cloned().unwrap_or_default();
-            if before == *worn {
-                continue;
-            }
             let stamp = stamps.get(key).copied().unwrap_or_else(|| {
                 plan.head = plan.head.next(self.snap.now);
                 plan.head

@@ -24,12 +24,7 @@ impl Work<'_> {
 
     /// The tombstone stands again, and a person decides between it and the change. So do they between the change
     /// and a record that is `hidden` from its author, who may have seen it before that was forgotten.
-    pub(crate) fn park_purged(
-        &mut self,
-        case: &Case<'_>,
-        over: Key,
-        hidden: Option<Record>,
-    ) -> Step<Answer> {
+    pub(crate) fn park_purged(&mut self, case: &Case<'_>, over: Key, hidden: Option<Record>) -> Step<Answer> {
         if let Some(record) = hidden {
             return self.park_edit_of_deleted(case, over, &record);
         }

@@ -7,7 +7,7 @@ use super::{
     work::{Missing, Step, Work},
 };
 use crate::{
-    audience::{self, AudienceRow, EVERYBODY, Subscription, Worn},
+    audience::{self, AudienceRow, EVERYBODY, NOBODY, Subscription, Worn},
     change::{Change, Door},
     id::{DeviceId, Key},
     plan::Plan,
@@ -87,16 +87,20 @@ impl Work<'_> {
     }
 
     /// Notes of records that were only handed on that they are elsewhere: what refers to them follows, and
-    /// whoever made them is told that they left.
-    pub(crate) fn write_passed(&self, plan: &mut Plan) {
-        for key in &self.passed {
-            if self.snap.audiences.get(key).is_some_and(|rows| !rows.is_empty()) {
-                continue;
-            }
+    /// whoever made them is told that they left. And of those that went without any key leaving them.
+    pub(crate) fn write_elsewhere(&self, flow: &Flow, plan: &mut Plan) {
+        let had = |key: &Key| self.snap.audiences.get(key).map_or(&[][..], Vec::as_slice);
+        let passed = self.passed.iter().filter(|key| had(key).is_empty()).map(|key| (key, EVERYBODY));
+        let went = self.gone.iter().filter(|key| self.is_restricted(&key.collection) && !flow.is_moved(key));
+        for (key, audience) in passed.chain(went.map(|key| (key, NOBODY))) {
             plan.head = plan.head.next(self.snap.now);
             let (entered, left) = (plan.head, Some(plan.head));
-            let (record, audience) = (key.clone(), EVERYBODY.to_owned());
-            plan.audiences.push(AudienceRow { record, audience, via: None, entered, left });
+            let row =
+                AudienceRow { record: key.clone(), audience: audience.to_owned(), via: None, entered, left };
+            match had(key).iter().any(|r| r.audience == audience && r.via.is_none()) {
+                true => plan.audiences_moved.push(row),
+                false => plan.audiences.push(row),
+            }
         }
     }
 
