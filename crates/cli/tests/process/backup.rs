@@ -1,6 +1,6 @@
 //! Backup beside a running node, verify, restore; and kills in the middle of each.
 
-use crate::rig::{Lot, Node, Pair, Place, Ran, incident, pause, place, ropeway, wait_for};
+use crate::rig::{Lot, Node, PATIENCE, Pair, Place, Ran, incident, pause, place, ropeway, wait_for};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -138,6 +138,44 @@ fn timed(work: impl FnOnce() -> Value) -> u64 {
     let began = Instant::now();
     work();
     u64::try_from(began.elapsed().as_micros()).unwrap().max(1)
+}
+
+/// F20: somebody puts the files of two nodes in order again and again while both write and follow. Nobody is refused,
+/// nothing is lost, and each side still knows how far it has read.
+#[test]
+fn a_database_put_in_order_while_it_works_loses_nothing() {
+    let mut pair = Pair::new();
+    pair.up();
+    pair.settle();
+    pair.pi.serve(&[]);
+    let mut writers = [pair.cloud.writer(), pair.pi.writer()];
+    for (n, writer) in writers.iter_mut().enumerate() {
+        let mut stdin = writer.stdin.take().unwrap();
+        let lines: Vec<Value> = (0..300).map(|i| incident(&format!("i-{n}-{i}"), &"x".repeat(500))).collect();
+        std::thread::spawn(move || lines.iter().for_each(|line| writeln!(stdin, "{line}").unwrap()));
+    }
+    let files = [&pair.cloud, &pair.pi].map(|node| {
+        let file = rusqlite::Connection::open(node.dir.join("ropeway.db")).unwrap();
+        file.busy_timeout(PATIENCE).unwrap();
+        file
+    });
+    let mut rounds = 0;
+    while rounds < 5 || writers.iter_mut().any(|writer| writer.try_wait().unwrap().is_none()) {
+        files.iter().for_each(|file| file.execute_batch("VACUUM").unwrap());
+        rounds += 1;
+    }
+    for writer in writers {
+        let ran = Ran::from(writer.wait_with_output().unwrap()).exits(0);
+        assert_eq!(ran.lines().len(), 300);
+    }
+    pair.settle();
+    for node in [&pair.cloud, &pair.pi] {
+        assert_eq!(node.live("incident").len(), 600);
+        assert!(node.run(&["doctor"]).exits(0).lines().iter().all(|check| check["found"] != "fail"));
+        let log = fs::metadata(node.dir.join("ropeway.db-wal")).unwrap().len();
+        assert!(log < 80 << 20, "the log of {rounds} rounds is begun anew: {log} bytes");
+    }
+    assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]));
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -3,7 +3,7 @@
 
 use crate::{
     proxy::{Fate, Proxy},
-    rig::{Lot, Node, Pair, Ran, incident, pause, post},
+    rig::{Lot, Node, Pair, Place, Ran, incident, pause, place, post},
 };
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
@@ -46,6 +46,65 @@ pub(crate) fn eight_copies_of_one_push_at_once_and_one_after_a_restart_take_effe
     let incidents = pair.cloud.live("incident");
     assert_eq!(incidents.len(), 5);
     assert!(incidents.values().all(|record| record["version"] == 1), "{incidents:?}");
+}
+
+/// F4: what was delivered to the cloud is delivered again to another node, eight times at once and after a correction;
+/// that node hands it on, and it replaces nothing, asks nothing and jams nothing.
+#[test]
+pub(crate) fn copies_of_one_push_at_two_nodes_take_effect_once() {
+    for pulled in [false, true] {
+        let mut pair = Pair::new();
+        let url = pair.up();
+        pair.cloud.write_all(&[incident("i-old", "there before")]);
+        pair.settle();
+        let cut = Arc::new(AtomicU8::new(1));
+        let state = Arc::clone(&cut);
+        let proxy = Proxy::before(&url, move |_| match state.load(Ordering::Relaxed) {
+            1 => Fate::LoseRequest,
+            _ => Fate::Pass,
+        });
+        let create = |n: usize| {
+            json!({ "id": format!("c-{n}"), "collection": "incident", "record": format!("i-{n}"), "op": "create",
+                "fields": { "race": "race-1", "description": "seen" }, "author": { "device": "tablet" } })
+        };
+        let base = json!({ "epoch": pair.cloud.ask(&["status"])["epoch"], "version": 1 });
+        let patch = json!({ "id": "c-old", "collection": "incident", "record": "i-old", "op": "patch", "base": base,
+            "fields": { "description": "seen" }, "author": { "device": "tablet" } });
+        let changes: Vec<Value> = (0..5).map(create).chain([patch]).collect();
+        let body = json!({ "changes": changes }).to_string();
+        let delivered = |url: &str, token: &str| {
+            let (status, answer) = post(url, "/v1/push", token, &body).unwrap();
+            assert_eq!(status, 200, "{answer}");
+            answer["receipts"].clone()
+        };
+        let first = delivered(&url, &pair.token);
+        for id in ["i-old", "i-0"] {
+            pair.cloud.write("incident", id, json!({ "description": "reviewed" }));
+        }
+        pair.cloud.ask(&["delete", "incident", "i-1"]);
+        if pulled {
+            pair.settle();
+        }
+        pair.pi.set("ROPEWAY_UPSTREAM_URL", &proxy.url);
+        let tablet = pair.pi.ask(&["device", "add", "Tablet"]);
+        let (nearby, token) = (pair.pi.serve(&[]), tablet["api_token"].as_str().unwrap());
+        std::thread::scope(|scope| {
+            (0..8).for_each(|_| drop(scope.spawn(|| delivered(&nearby, token))));
+        });
+        // Where it is known already, what says nothing else goes no further.
+        assert_eq!(pair.pi.ask(&["status"])["unsettled"], if pulled { 3 } else { 6 }, "to be handed on");
+        let before = pair.cloud.canonical();
+        cut.store(0, Ordering::Relaxed);
+        pair.settle();
+        assert_eq!(pair.cloud.canonical(), before, "what came by the second way changed something");
+        assert_eq!(pair.pi.ask(&["queue", "ls"]), json!([]));
+        assert_eq!(pair.cloud.ask(&["conflicts", "ls", "--all"]), json!([]));
+        let verdicts = |receipts: &Value| -> Vec<(Value, Value)> {
+            let each = receipts.as_array().unwrap().iter();
+            each.map(|receipt| (receipt["verdict"].clone(), receipt["version"].clone())).collect()
+        };
+        assert_eq!(verdicts(&delivered(&url, &pair.token)), verdicts(&first));
+    }
 }
 
 /// F12: two processes on one database whose clocks are ten minutes apart write in turns. There is one order, no
@@ -155,9 +214,10 @@ fn a_server_that_wakes_up_does_not_take_what_a_revoked_device_sent() {
     assert_eq!(pair.pi.live("incident").len(), 1, "its own work is kept");
 }
 
-/// F13: eight processes begin the same node at the same moment.
+/// F13: many processes begin the same node at the same moment: as many as a database lets in.
 #[test]
-pub(crate) fn eight_first_starts_at_once_make_one_node_and_lose_nothing() {
+pub(crate) fn many_first_starts_at_once_make_one_node_and_lose_nothing() {
+    let many = if place() == Place::File { 32 } else { 8 };
     let dir = tempfile::tempdir().unwrap();
     let node = Node::new(dir.path().join("node"));
     let start = |args: &[&str]| -> Child {
@@ -166,17 +226,53 @@ pub(crate) fn eight_first_starts_at_once_make_one_node_and_lose_nothing() {
     };
     let race = |n: usize| format!("race-{n}");
     let writers: Vec<Child> =
-        (0..8).map(|n| start(&["write", "race", &race(n), "{\"name\":\"Sprint\"}"])).collect();
+        (0..many).map(|n| start(&["write", "race", &race(n), "{\"name\":\"Sprint\"}"])).collect();
     let ended = |child: Child| Ran::from(child.wait_with_output().unwrap());
     for writer in writers {
         assert_eq!(ended(writer).exits(0).json()["verdict"], "created");
     }
-    assert_eq!(node.live("race").len(), 8);
+    assert_eq!(node.live("race").len(), many);
     assert!(node.run(&["doctor"]).exits(0).lines().iter().all(|check| check["found"] == "ok"));
     let email = ["user", "add", "jury@example.org", "--role", "admin"];
-    let adding: Vec<Child> = (0..8).map(|_| start(&email)).collect();
+    let adding: Vec<Child> = (0..many).map(|_| start(&email)).collect();
     let added = adding.into_iter().map(ended).filter(|ran| ran.code == 0).count();
     assert_eq!((added, node.ask(&["user", "ls"]).as_array().unwrap().len()), (1, 1), "one of them added it");
+}
+
+/// F13: one device is registered 32 times at the same moment.
+#[test]
+fn one_device_registered_many_times_at_once_is_one() {
+    let mut pair = Pair::with(|_, _| {}, "admin");
+    let url = pair.up();
+    registered_once(&[&url, &url], &pair.token);
+    let listed = pair.cloud.ask(&["device", "ls"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+}
+
+/// 32 registrations of one device at each of these addresses at once: one of them has a token, which all know, and
+/// the others are told that the device is there.
+pub(crate) fn registered_once(urls: &[&str; 2], admin: &str) {
+    let new = json!({ "id": "tablet-1", "name": "Tablet", "role": "device" }).to_string();
+    let answers: Vec<(u16, Value)> = std::thread::scope(|scope| {
+        let one = |n: usize| {
+            scope.spawn({
+                let new = &new;
+                move || post(urls[n % 2], "/v1/devices", admin, new).unwrap()
+            })
+        };
+        let all: Vec<_> = (0..64).map(one).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|(status, _)| *status == 201);
+    assert_eq!(won.len(), 1, "{won:?}");
+    for (status, problem) in lost {
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("`tablet-1` is taken"), "{problem}");
+    }
+    let token = won[0].1["token"].as_str().unwrap();
+    for url in urls {
+        assert_eq!(post(url, "/v1/push", token, "{\"changes\":[]}").unwrap().0, 200);
+    }
 }
 
 /// F19: a byte is flipped anywhere in the file. Either nothing that anybody can see is another, or it is told.

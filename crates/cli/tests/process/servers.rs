@@ -3,6 +3,7 @@
 
 use crate::{
     cluster::Cluster,
+    faults::registered_once,
     rig::{Lot, Node, get, incident, pause, put_token, wait_for},
     server::{Database, alone},
 };
@@ -320,6 +321,20 @@ fn sql(url: &str, statement: &'static str) -> Option<String> {
             _ => None,
         })
     })
+}
+
+/// F13: one device is registered 32 times at each of two servers at the same moment.
+#[test]
+fn postgres_servers_register_one_device_once() {
+    let (database, dir) = (Database::make(), tempfile::tempdir().unwrap());
+    let mut servers = ["a", "b"].map(|name| Node::new(dir.path().join(name)));
+    servers.iter_mut().for_each(|server| server.set("DATABASE_URL", database.url()));
+    servers[0].write("race", "race-1", json!({ "name": "Sprint" }));
+    let admin = servers[0].ask(&["device", "add", "Office", "--role", "admin"]);
+    let urls = servers.each_mut().map(|server| server.serve(&[]));
+    registered_once(&urls.each_ref().map(String::as_str), admin["api_token"].as_str().unwrap());
+    let listed = servers[1].ask(&["device", "ls"]);
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
 }
 
 /// A rolling restart: each server in turn drains, ends with 0 and comes back, while everybody works on.
