@@ -39,16 +39,34 @@ pub struct AnsweredAll {
 
 impl Node {
     /// The upstream's epoch for which what is sent is made: the one that was offered what the former one lost, or
-    /// else the one absorbed. Sent to one that went back in time, a later edit would arrive before the earlier one
+    /// else the one known. Sent to one that went back in time, a later edit would arrive before the earlier one
     /// that was lost, so a push says it and is refused there.
     pub(crate) async fn dealt_with(&self, space: &SpaceId) -> Result<Option<Epoch>, ReplicaError> {
         if planted::has(Bug::IgnoredEpoch) {
             return Ok(None);
         }
         match self.offered(space).await? {
-            None => Ok(self.inner.store.followed(space).await?.epoch),
+            None => self.known(space, &self.inner.store.followed(space).await?).await,
             offered => Ok(offered),
         }
+    }
+
+    /// The upstream's epoch: the one absorbed, or before a first pull has ended the one that receipts came from.
+    async fn known(&self, space: &SpaceId, followed: &Followed) -> Result<Option<Epoch>, ReplicaError> {
+        match &followed.epoch {
+            None => self.noted(&answered_name(space)).await,
+            absorbed => Ok(absorbed.clone()),
+        }
+    }
+
+    /// Notes which epoch receipts are of, before they are taken in: where no pull has ended yet nothing else tells
+    /// that it was lost.
+    pub(crate) async fn note_answered(&self, space: &SpaceId, epoch: &Epoch) -> Result<(), ReplicaError> {
+        let followed = self.inner.store.followed(space).await?;
+        if followed.epoch.is_some() || self.known(space, &followed).await?.as_ref() == Some(epoch) {
+            return Ok(());
+        }
+        Ok(self.inner.store.put_meta(&answered_name(space), epoch).await?)
     }
 
     /// What the upstream is that refused a push made for another epoch.
@@ -59,15 +77,15 @@ impl Node {
         }
     }
 
-    /// Whether a page is of another epoch than the one absorbed, and what that lost was not offered yet.
+    /// Whether a page is of another epoch than the one known, and what that lost was not offered yet.
     pub(crate) async fn must_offer(
         &self,
         space: &SpaceId,
         followed: &Followed,
         end: &PageEnd,
     ) -> Result<bool, ReplicaError> {
-        let changed = followed.epoch.as_ref().is_some_and(|absorbed| *absorbed != end.epoch)
-            && !planted::has(Bug::IgnoredEpoch);
+        let known = self.known(space, followed).await?;
+        let changed = known.is_some_and(|known| known != end.epoch) && !planted::has(Bug::IgnoredEpoch);
         Ok(changed && self.offered(space).await?.as_ref() != Some(&end.epoch))
     }
 
@@ -128,7 +146,11 @@ impl Node {
     }
 
     async fn offered(&self, space: &SpaceId) -> Result<Option<Epoch>, ReplicaError> {
-        let text = self.inner.store.meta(&offered_name(space)).await?.filter(|text| !text.is_empty());
+        self.noted(&offered_name(space)).await
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Epoch>, ReplicaError> {
+        let text = self.inner.store.meta(name).await?.filter(|text| !text.is_empty());
         Ok(text.map(Epoch::trusted))
     }
 
@@ -206,6 +228,10 @@ impl Node {
 
 fn offered_name(space: &SpaceId) -> String {
     format!("restored.{space}")
+}
+
+fn answered_name(space: &SpaceId) -> String {
+    format!("answered.{space}")
 }
 
 impl Restored {

@@ -308,6 +308,7 @@ impl Node {
                         *report.verdicts.entry(receipt.verdict).or_default() += 1;
                         report.pushed += u64::from(receipt.verdict.is_settled());
                     }
+                    self.note_answered(space, &pushed.epoch).await?;
                     self.receive(space, &batch, pushed).await?;
                     progress(Progress::Pushed(report.pushed));
                 }

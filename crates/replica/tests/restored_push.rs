@@ -7,7 +7,7 @@ mod harness;
 use async_trait::async_trait;
 use bytes::Bytes;
 use harness::{
-    Cable, Trouble, dump,
+    Cable, CutAfter, Trouble, dump,
     place::{Place, assert_equal, clock},
     space,
 };
@@ -192,4 +192,35 @@ async fn a_revoked_device_offers_what_was_lost_before_it_hands_in() {
     let kept = cloud.node.quarantined(&space()).await.unwrap();
     let kept: Vec<_> = kept.iter().map(|q| q.change.record.to_string()).collect();
     assert_eq!(kept, ["lost", "new"], "in their order");
+}
+
+/// A device that has never read to the end does not know the epoch either. What its upstream took in and lost again
+/// since is offered again all the same, and is not taken for a deletion.
+#[tokio::test]
+async fn what_was_lost_before_the_first_pull_ended_is_offered_again() {
+    for cut_after in [0, 1] {
+        let clock = clock();
+        let (mut cloud, pi) =
+            (Place::new("cloud", false, &clock).await, Place::new("pi", true, &clock).await);
+        let token = cloud.device("Pi").await;
+        cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
+        cloud.put("VAR", "race", "race-2", json!({ "name": "Relay" })).await;
+        let image = cloud.store.image();
+        pi.put("Ada", "race", "mine", json!({ "name": "Slalom" })).await;
+        pi.put("Ada", "incident", "i", json!({ "race": "mine", "description": "skis" })).await;
+        let cable = cloud.cable(&token);
+        let cut = CutAfter { cable: cable.into(), pages: cut_after.into(), arrives: false };
+        let options = SyncOptions { page: 1, ..SyncOptions::default() };
+        let report = pi.node.sync(&space(), &cut, &options, &|_| {}).await.unwrap();
+        assert_eq!(report.pushed, 2, "{report:?}");
+        cloud.restore(&image, "again").await;
+        cloud.put("VAR", "race", "race-3", json!({ "name": "Later" })).await;
+        let cable = cloud.cable(&token);
+        pi.sync(&cable).await;
+        pi.sync(&cable).await;
+        assert_eq!(pi.field("incident", "i", "description").await, "skis", "{cut_after}");
+        assert_eq!(cloud.field("incident", "i", "description").await, "skis", "{cut_after}");
+        assert_eq!(pi.unsettled().await, 0);
+        assert_equal(&cloud, &pi).await;
+    }
 }
