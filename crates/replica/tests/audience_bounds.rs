@@ -16,16 +16,8 @@ use ropeway_core::{
 use ropeway_replica::ReplicaError;
 use serde_json::{Value, json};
 
-const PROFILE: &str = r#"
-name = "race"
-resolver = "upstream"
-[roles.admin]
-write = "*"
-resolve = true
-[roles.venue]
-write = "*"
-sees = "subscribed"
-choose = ["competition"]
+const PROFILE: &str = harness::parts!(
+    r#"
 [collections.competition]
 audience = { key = "competition:{id}" }
 fields = { name = "text" }
@@ -37,7 +29,8 @@ fields = { name = "text" }
 references = { race = "race" }
 audience = { from = ["race"] }
 fields = { bib = "int" }
-"#;
+"#
+);
 
 /// A device that may hold no more is told so; what it holds already it may ask for again, and change for another.
 #[tokio::test]

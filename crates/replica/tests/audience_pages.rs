@@ -12,16 +12,8 @@ use ropeway_core::change::Op::{Create, Delete, Patch};
 use ropeway_replica::{SyncOptions, SyncOutcome};
 use serde_json::json;
 
-const PROFILE: &str = r#"
-name = "race"
-resolver = "upstream"
-[roles.admin]
-write = "*"
-resolve = true
-[roles.venue]
-write = "*"
-sees = "subscribed"
-choose = ["competition"]
+const PROFILE: &str = harness::parts!(
+    r#"
 [collections.competition]
 audience = { key = "competition:{id}" }
 fields = { name = "text" }
@@ -39,7 +31,8 @@ audience = { from = ["race"] }
 merge = "latest"
 delete = "latest"
 fields = { bib = "int" }
-"#;
+"#
+);
 
 /// What happens at the cloud between two pages.
 #[derive(Debug, Clone, Copy)]

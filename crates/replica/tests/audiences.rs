@@ -21,16 +21,8 @@ use ropeway_replica::{FeedRequest, Node, Resolve, SyncOutcome};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-const PROFILE: &str = r#"
-name = "race"
-resolver = "upstream"
-[roles.admin]
-write = "*"
-resolve = true
-[roles.venue]
-write = "*"
-sees = "subscribed"
-choose = ["competition"]
+const PROFILE: &str = harness::parts!(
+    r#"
 [collections.athlete.fields]
 name = "text"
 [collections.competition]
@@ -65,7 +57,8 @@ references = { competition = "competition" }
 audience = { from = ["competition"], subscribes = "device" }
 delete = "latest"
 fields = { device = "text" }
-"#;
+"#
+);
 
 /// Two competitions with a race, an incident and a licence each, and an athlete for everybody.
 async fn two_competitions(cloud: &Node) {
@@ -419,15 +412,7 @@ fn late_work_on_what_left_the_node_in_the_middle_goes_on_to_the_top() {
         at(&venue.cloud, Create, "race/stays", json!({"competition": "a", "camera": "cc"})).await;
         subscribe(&venue, "a", true).await;
         synced(&venue).await;
-        let enrolment = ropeway_replica::Enrolment {
-            id: None,
-            name: "Tablet".into(),
-            space: space(),
-            role: "venue".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        };
-        let enrolled = venue.pi.enrol(enrolment).await.unwrap();
+        let enrolled = harness::enrolled(&venue.pi, "Tablet", "venue").await;
         let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
         let cable = harness::Cable::new(venue.pi.clone(), enrolled.token);
         let sync = async || {

@@ -4,7 +4,7 @@
 mod harness;
 
 use harness::{
-    Cable, On, Venue, data, desk, dump, key,
+    Cable, On, Venue, data, desk, dump, enrolled, key,
     pair::{at, holds},
     space,
 };
@@ -13,20 +13,12 @@ use ropeway_core::{
     conflict::{Resolution, Standing},
 };
 use ropeway_protocol::Transport;
-use ropeway_replica::{ConflictView, Enrolled, Enrolment, Node, Resolve, SyncOptions};
+use ropeway_replica::{ConflictView, Node, Resolve, SyncOptions};
 use serde_json::json;
 
 /// A camera has no audience but that of what was taken with it.
-const PROFILE: &str = r#"
-name = "race"
-resolver = "upstream"
-[roles.admin]
-write = "*"
-resolve = true
-[roles.venue]
-write = "*"
-sees = "subscribed"
-choose = ["competition"]
+const PROFILE: &str = harness::parts!(
+    r#"
 [collections.competition]
 audience = { key = "competition:{id}" }
 fields = { name = "text" }
@@ -40,7 +32,8 @@ audience = { from = ["competition"] }
 merge = "latest"
 delete = "latest"
 fields = { name = { type = "text", merge = "park" } }
-"#;
+"#
+);
 
 async fn on_every_store<F, Fut>(case: F)
 where
@@ -67,19 +60,6 @@ async fn begun(on: On, page: usize, profile: &str) -> Venue {
     synced(&venue).await;
     assert_eq!(holds(&venue.pi).await, "c a t");
     venue
-}
-
-/// A tablet that follows a node.
-async fn enrolled(node: &Node) -> Enrolled {
-    let enrolment = Enrolment {
-        id: None,
-        name: "Tablet".into(),
-        space: space(),
-        role: "venue".into(),
-        mode: "offline_device".into(),
-        metadata: json!({}),
-    };
-    node.enrol(enrolment).await.unwrap()
 }
 
 /// The other value, please.
@@ -173,7 +153,7 @@ async fn conflicts_come_and_go_with_what_brings_their_record() {
 async fn a_node_in_the_middle_passes_them_on() {
     on_every_store(|venue| async move {
         let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
-        let cable = Cable::new(venue.pi.clone(), enrolled(&venue.pi).await.token);
+        let cable = Cable::new(venue.pi.clone(), enrolled(&venue.pi, "Tablet", "venue").await.token);
         cable.subscribe("competition:a", true).await.unwrap();
         let sync = async || {
             let report = tablet.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
@@ -206,7 +186,7 @@ async fn a_conflict_that_stayed_is_shown_again_with_its_record() {
         at(&venue.pi, Patch, "tape/t", json!({"name": "from the Pi"})).await;
         at(&venue.cloud, Patch, "tape/t", json!({"name": "from the cloud"})).await;
         synced(&venue).await;
-        let tablet = enrolled(&venue.pi).await;
+        let tablet = enrolled(&venue.pi, "Tablet", "venue").await;
         venue.pi.subscribe(&tablet.device, "competition:a", true).await.unwrap();
         let shown = async || venue.pi.conflicts_for(&tablet.device, true).await.unwrap().len();
         assert_eq!(shown().await, 1);
@@ -232,15 +212,7 @@ async fn a_conflict_that_stayed_is_shown_again_with_its_record() {
 async fn what_nobody_was_to_see_leaves_a_node_in_the_middle_for_its_followers_too() {
     on_every_store(|venue| async move {
         let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
-        let enrolment = Enrolment {
-            id: None,
-            name: "Tablet".into(),
-            space: space(),
-            role: "admin".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        };
-        let cable = Cable::new(venue.pi.clone(), venue.pi.enrol(enrolment).await.unwrap().token);
+        let cable = Cable::new(venue.pi.clone(), enrolled(&venue.pi, "Tablet", "admin").await.token);
         let sync = async || tablet.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
         sync().await;
         at(&venue.cloud, Create, "camera/x", json!({"name": "of no tape"})).await;

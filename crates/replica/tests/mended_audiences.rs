@@ -17,22 +17,14 @@ use ropeway_core::{
     receipt::Verdict,
     retention::Keep,
 };
-use ropeway_replica::{Enrolment, Node};
+use ropeway_replica::Node;
 use serde_json::json;
 use std::time::Duration;
 
-const PROFILE: &str = r#"
-name = "race"
-resolver = "upstream"
-[roles.admin]
-write = "*"
-resolve = true
+const PROFILE: &str = harness::parts!(
+    r#"
 [roles.device]
 write = "*"
-[roles.venue]
-write = "*"
-sees = "subscribed"
-choose = ["competition"]
 [collections.competition]
 audience = { key = "competition:{id}" }
 fields = { name = "text" }
@@ -50,7 +42,8 @@ fields = { number = "text" }
 merge = "park"
 delete = "park"
 fields = { holder = "text" }
-"#;
+"#
+);
 
 /// A Pi with one of two competitions.
 async fn venue(on: On) -> Venue {
@@ -112,15 +105,7 @@ async fn what_was_only_handed_on_shows_no_record_without_its_parent() {
         at(&venue.cloud, Patch, "race/r", json!({"competition": "c"})).await;
         venue.sync().await;
         assert_eq!(holds(&venue.pi).await, "a la", "the race has left");
-        let enrolment = Enrolment {
-            id: None,
-            name: "tablet".into(),
-            space: space(),
-            role: "device".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        };
-        let tablet = venue.pi.enrol(enrolment).await.unwrap().device;
+        let tablet = harness::enrolled(&venue.pi, "tablet", "device").await.device;
         let moved = Change {
             id: ChangeId::trusted("out"),
             collection: key("race", "r").collection,
@@ -228,15 +213,7 @@ async fn registered_anew_a_node_lets_go_of_what_it_may_not_see() {
     for on in [On::Memory, On::Sqlite] {
         let venue = venue(on).await;
         venue.cloud.revoke(&space(), &venue.device.device.id).await.unwrap();
-        let enrolment = Enrolment {
-            id: None,
-            name: "again".into(),
-            space: space(),
-            role: "venue".into(),
-            mode: "offline_device".into(),
-            metadata: json!({}),
-        };
-        let again = venue.cloud.enrol(enrolment).await.unwrap();
+        let again = harness::enrolled(&venue.cloud, "again", "venue").await;
         venue.cable.use_token(&again.token);
         venue.cloud.subscribe(&again.device, "competition:b", true).await.unwrap();
         let (theirs, ours) = venue.sync().await.digests.unwrap();

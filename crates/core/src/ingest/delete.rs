@@ -124,7 +124,7 @@ impl Work<'_> {
         Ok(Answer { relay: Some(relay), ..settled(case, over, Verdict::Merged, version, conflicts, false) })
     }
 
-    /// An edit of a deleted record waits for a person.
+    /// An edit of a record that is deleted, or hidden from its author, waits for a person.
     pub(crate) fn park_edit_of_deleted(
         &mut self,
         case: &Case<'_>,

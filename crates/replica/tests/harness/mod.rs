@@ -3,6 +3,8 @@
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
+    unused_imports,
+    unused_macros,
     reason = "a test's helpers fail loudly; not every test needs all"
 )]
 
@@ -151,15 +153,7 @@ impl Venue {
         let clock = Arc::new(ManualClock::at(Time::parse(START).unwrap()));
         let cloud = node(on, &ground, profile, "cloud", false, &clock).await;
         let pi = node(on, &ground, profile, "pi", true, &clock).await;
-        let enrolment = Enrolment {
-            id: None,
-            name: "Start Line Pi".into(),
-            space: space(),
-            role: role.into(),
-            mode: "offline_device".into(),
-            metadata: serde_json::json!({}),
-        };
-        let device = cloud.enrol(enrolment).await.unwrap();
+        let device = enrolled(&cloud, "Start Line Pi", role).await;
         let cable = Arc::new(Cable::new(cloud.clone(), device.token.clone()));
         Self { cloud, pi, cable, clock, device, ground }
     }
@@ -209,6 +203,40 @@ pub async fn node(
     node.open_space(&space()).await.unwrap();
     node
 }
+
+/// A device that follows a node.
+pub async fn enrolled(node: &Node, name: &str, role: &str) -> Enrolled {
+    let enrolment = Enrolment {
+        id: None,
+        name: name.into(),
+        space: space(),
+        role: role.into(),
+        mode: "offline_device".into(),
+        metadata: serde_json::json!({}),
+    };
+    node.enrol(enrolment).await.unwrap()
+}
+
+/// A profile in parts: venues see the competitions that they choose, and what these collections make of it.
+macro_rules! parts {
+    ($collections:literal) => {
+        concat!(
+            r#"
+name = "race"
+resolver = "upstream"
+[roles.admin]
+write = "*"
+resolve = true
+[roles.venue]
+write = "*"
+sees = "subscribed"
+choose = ["competition"]
+"#,
+            $collections
+        )
+    };
+}
+pub(crate) use parts;
 
 /// What the cable does to one exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
