@@ -5,9 +5,9 @@
 mod harness;
 
 use harness::{
-    Cable, CutAfter, PROFILE, Trouble, data, dump, key, on_every_store_with,
+    Cable, CutAfter, On, PROFILE, Trouble, data, dump, key, on_every_store_with,
     pair::plain,
-    place::{Place, assert_equal, clock},
+    place::{Place, assert_equal, clock, on_each},
     space, write,
 };
 use ropeway_core::{change::Op, profile, receipt::Verdict, retention::Keep};
@@ -24,42 +24,44 @@ fn keep() -> Keep {
 
 /// A device from beyond the horizon is in the middle of pulling everything anew when its upstream is restored:
 /// what did not come again was lost there, not deleted, and nothing is let go.
-#[tokio::test]
-async fn an_upstream_restored_while_it_is_pulled_anew_lets_nothing_go() {
-    let clock = clock();
-    let mut cloud = Place::new("cloud", false, &clock).await;
-    let pi = Place::new("pi", true, &clock).await;
-    let token = cloud.device("Pi").await;
-    cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
-    pi.sync(&cloud.cable(&token)).await;
-    let image = cloud.store.image();
-    for n in 0..4 {
-        let incident = json!({ "race": "race-1", "description": format!("seen {n}") });
-        cloud.put("VAR", "incident", &format!("i{n}"), incident).await;
-    }
-    pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
-    pi.sync(&cloud.cable(&token)).await;
-    cloud.delete("VAR", "incident", "i3").await;
-    clock.advance(YEAR);
-    cloud.node.purge(&space(), &keep(), false).await.unwrap();
-    // Refused as too old, it begins anew and is cut after a page.
-    let cable = cloud.cable(&token);
-    *cable.page.lock().unwrap() = 2;
-    let cut = CutAfter { cable: Arc::new(cable), pages: 2.into(), arrives: false };
-    pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
-    assert!(pi.store_followed().await.anew, "it pulls anew");
-    cloud.restore(&image, "again").await;
-    for _ in 0..3 {
+#[test]
+fn an_upstream_restored_while_it_is_pulled_anew_lets_nothing_go() {
+    on_each(async |on| {
+        let clock = clock();
+        let mut cloud = Place::new(on, "cloud", false, &clock).await;
+        let pi = Place::new(on, "pi", true, &clock).await;
+        let token = cloud.device("Pi").await;
+        cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
         pi.sync(&cloud.cable(&token)).await;
-    }
-    assert_eq!(pi.unsettled().await, 0);
-    assert_equal(&cloud, &pi).await;
-    let lost = cloud.lost().await;
-    for id in ["i0", "i1", "i2", "i3", "mine"] {
-        let asked = lost.iter().any(|(named, _)| named == id);
-        let there = cloud.field("incident", id, "description").await != Value::Null;
-        assert!(asked || there, "{id} is neither there nor asked about: {lost:?}");
-    }
+        let image = cloud.image().await;
+        for n in 0..4 {
+            let incident = json!({ "race": "race-1", "description": format!("seen {n}") });
+            cloud.put("VAR", "incident", &format!("i{n}"), incident).await;
+        }
+        pi.put("Ada", "incident", "mine", json!({ "race": "race-1", "description": "mine" })).await;
+        pi.sync(&cloud.cable(&token)).await;
+        cloud.delete("VAR", "incident", "i3").await;
+        clock.advance(YEAR);
+        cloud.node.purge(&space(), &keep(), false).await.unwrap();
+        // Refused as too old, it begins anew and is cut after a page.
+        let cable = cloud.cable(&token);
+        *cable.page.lock().unwrap() = 2;
+        let cut = CutAfter { cable: Arc::new(cable), pages: 2.into(), arrives: false };
+        pi.node.sync(&space(), &cut, &SyncOptions::default(), &|_| {}).await.unwrap();
+        assert!(pi.store_followed().await.anew, "it pulls anew");
+        cloud.restore(&image, "again").await;
+        for _ in 0..3 {
+            pi.sync(&cloud.cable(&token)).await;
+        }
+        assert_eq!(pi.unsettled().await, 0);
+        assert_equal(&cloud, &pi).await;
+        let lost = cloud.lost().await;
+        for id in ["i0", "i1", "i2", "i3", "mine"] {
+            let asked = lost.iter().any(|(named, _)| named == id);
+            let there = cloud.field("incident", id, "description").await != Value::Null;
+            assert!(asked || there, "{id} is neither there nor asked about: {lost:?}");
+        }
+    });
 }
 
 /// A Pi whose batch was decided and never answered, and the cloud that decided it.
@@ -71,16 +73,16 @@ struct Unanswered {
 
 impl Unanswered {
     /// The Pi has a race from the cloud; the answer to the incidents that it made since was lost.
-    async fn of(incidents: &[&str]) -> Self {
-        let this = Self::before(incidents).await;
+    async fn of(on: On, incidents: &[&str]) -> Self {
+        let this = Self::before(on, incidents).await;
         this.lose_the_answer().await;
         this
     }
 
-    async fn before(incidents: &[&str]) -> Self {
+    async fn before(on: On, incidents: &[&str]) -> Self {
         let clock = clock();
-        let cloud = Place::new("cloud", false, &clock).await;
-        let pi = Place::new("pi", true, &clock).await;
+        let cloud = Place::new(on, "cloud", false, &clock).await;
+        let pi = Place::new(on, "pi", true, &clock).await;
         let token = cloud.device("Pi").await;
         cloud.put("VAR", "race", "race-1", json!({ "name": "Sprint" })).await;
         let this = Self { cloud, pi, token };
@@ -143,239 +145,266 @@ impl Unanswered {
 /// The answer to a creation was lost, and what came of it was deleted and forgotten before the device came
 /// back from beyond the horizon: it comes back to life where a person says so, and not else. What the same batch
 /// changed besides goes on.
-#[tokio::test]
-async fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() {
-    for again in [false, true] {
-        let of = Unanswered::before(&["mine", "stays"]).await;
-        of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint women" })).await;
-        of.lose_the_answer().await;
-        of.forgotten("mine").await;
-        // The first pull anew is cut.
-        of.sync_cut(0, false).await;
-        of.sync().await;
-        of.asks_about(&["mine"], "").await;
-        let waits = of.pi.node.queue(&space()).await.unwrap();
-        assert!(waits[0].reason.as_ref().unwrap().text.contains("give it up"));
-        of.cloud.clock.advance(YEAR);
-        of.sync().await;
-        of.asks_about(&["mine"], "no schedule sends it").await;
-        let moved = match again {
-            true => {
-                of.pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap();
-                let again = of.pi.node.queue(&space()).await.unwrap();
-                again.iter().filter(|q| q.reason == waits[0].reason).count()
-            }
-            false => of.pi.node.queue_discard(&space(), &[waits[0].seq]).await.unwrap(),
-        };
-        assert_eq!(moved, 1);
-        of.sync().await;
-        assert_eq!(of.pi.unsettled().await, 0);
-        assert_equal(&of.cloud, &of.pi).await;
-        assert_eq!(of.there("mine").await == "mine", again);
-        assert_eq!(of.there("stays").await, "stays");
-        assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint women");
-    }
+#[test]
+fn a_creation_whose_answer_was_lost_is_not_brought_back_to_life_unasked() {
+    on_each(async |on| {
+        for again in [false, true] {
+            let of = Unanswered::before(on, &["mine", "stays"]).await;
+            of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint women" })).await;
+            of.lose_the_answer().await;
+            of.forgotten("mine").await;
+            // The first pull anew is cut.
+            of.sync_cut(0, false).await;
+            of.sync().await;
+            of.asks_about(&["mine"], "").await;
+            let waits = of.pi.node.queue(&space()).await.unwrap();
+            assert!(waits[0].reason.as_ref().unwrap().text.contains("give it up"));
+            of.cloud.clock.advance(YEAR);
+            of.sync().await;
+            of.asks_about(&["mine"], "no schedule sends it").await;
+            let moved = match again {
+                true => {
+                    of.pi.node.queue_retry(&space(), &[waits[0].seq]).await.unwrap();
+                    let again = of.pi.node.queue(&space()).await.unwrap();
+                    again.iter().filter(|q| q.reason == waits[0].reason).count()
+                }
+                false => of.pi.node.queue_discard(&space(), &[waits[0].seq]).await.unwrap(),
+            };
+            assert_eq!(moved, 1);
+            of.sync().await;
+            assert_eq!(of.pi.unsettled().await, 0);
+            assert_equal(&of.cloud, &of.pi).await;
+            assert_eq!(of.there("mine").await == "mine", again);
+            assert_eq!(of.there("stays").await, "stays");
+            assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint women");
+        }
+    });
 }
 
 /// The same, where the pull that comes first is cut after any of its pages, or the answer to the next one is lost: the
 /// upstream may have noted by then that this device has read far enough.
-#[tokio::test]
-async fn a_cut_anywhere_in_the_pull_brings_no_such_creation_back() {
-    for arrives in [false, true] {
-        let mut whole = false;
-        for pages in 0.. {
-            let of = Unanswered::of(&["mine", "stays"]).await;
-            of.forgotten("mine").await;
-            for n in 0..5 {
-                of.cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
+#[test]
+fn a_cut_anywhere_in_the_pull_brings_no_such_creation_back() {
+    on_each(async |on| {
+        for arrives in [false, true] {
+            let mut whole = false;
+            for pages in 0.. {
+                let of = Unanswered::of(on, &["mine", "stays"]).await;
+                of.forgotten("mine").await;
+                for n in 0..5 {
+                    of.cloud
+                        .put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" }))
+                        .await;
+                }
+                whole = of.sync_cut(pages, arrives).await.error.is_none();
+                of.sync().await;
+                let why = format!("cut after {pages} pages, the next request arrives: {arrives}");
+                of.asks_about(&["mine"], &why).await;
+                assert_eq!(of.there("stays").await, "stays", "{why}");
+                if whole {
+                    assert!(pages > 5, "there was something to cut");
+                    break;
+                }
             }
-            whole = of.sync_cut(pages, arrives).await.error.is_none();
-            of.sync().await;
-            let why = format!("cut after {pages} pages, the next request arrives: {arrives}");
-            of.asks_about(&["mine"], &why).await;
-            assert_eq!(of.there("stays").await, "stays", "{why}");
-            if whole {
-                assert!(pages > 5, "there was something to cut");
-                break;
-            }
+            assert!(whole);
         }
-        assert!(whole);
-    }
+    });
 }
 
 /// What came in the pull that was cut is deleted and forgotten too, before the device comes back once more.
-#[tokio::test]
-async fn what_came_once_and_is_gone_since_is_not_brought_back_either() {
-    let of = Unanswered::of(&["first", "second"]).await;
-    for (id, pages) in [("first", 3), ("second", 0)] {
-        of.forgotten(id).await;
-        of.sync_cut(pages, false).await;
-    }
-    let there = of.pi.node.get(&space(), &key("incident", "second")).await.unwrap().unwrap();
-    assert!(there.upstream.is_some(), "it came");
-    of.sync().await;
-    of.asks_about(&["first", "second"], "").await;
+#[test]
+fn what_came_once_and_is_gone_since_is_not_brought_back_either() {
+    on_each(async |on| {
+        let of = Unanswered::of(on, &["first", "second"]).await;
+        for (id, pages) in [("first", 3), ("second", 0)] {
+            of.forgotten(id).await;
+            of.sync_cut(pages, false).await;
+        }
+        let there = of.pi.node.get(&space(), &key("incident", "second")).await.unwrap().unwrap();
+        assert!(there.upstream.is_some(), "it came");
+        of.sync().await;
+        of.asks_about(&["first", "second"], "").await;
+    });
 }
 
 /// The upstream is restored while a batch is in doubt: a batch of the lost epoch goes anew behind what is offered
 /// again, and is in doubt as before.
-#[tokio::test]
-async fn a_batch_in_doubt_stays_so_where_the_upstream_is_restored() {
-    for cut in [false, true] {
-        let mut of = Unanswered::of(&["mine", "stays"]).await;
-        of.forgotten("mine").await;
-        if cut {
-            of.sync_cut(0, false).await;
+#[test]
+fn a_batch_in_doubt_stays_so_where_the_upstream_is_restored() {
+    on_each(async |on| {
+        for cut in [false, true] {
+            let mut of = Unanswered::of(on, &["mine", "stays"]).await;
+            of.forgotten("mine").await;
+            if cut {
+                of.sync_cut(0, false).await;
+            }
+            let image = of.cloud.image().await;
+            of.cloud.restore(&image, "again").await;
+            of.sync().await;
+            of.asks_about(&["mine"], &format!("cut: {cut}")).await;
+            assert_eq!(of.there("stays").await, "stays");
         }
-        let image = of.cloud.store.image();
-        of.cloud.restore(&image, "again").await;
-        of.sync().await;
-        of.asks_about(&["mine"], &format!("cut: {cut}")).await;
-        assert_eq!(of.there("stays").await, "stays");
-    }
+    });
 }
 
 /// The upstream takes smaller batches by now: halves of a batch in doubt are in doubt too.
-#[tokio::test]
-async fn halves_of_a_batch_in_doubt_are_in_doubt() {
-    for limit in [1, 2] {
-        let of = Unanswered::of(&["mine", "stays", "third"]).await;
-        of.forgotten("mine").await;
-        let cable = of.cable();
-        *cable.limit.lock().unwrap() = limit;
-        of.pi.sync(&cable).await;
-        of.pi.sync(&cable).await;
-        of.asks_about(&["mine"], &format!("at most {limit} at once")).await;
-        assert_eq!((of.there("stays").await, of.there("third").await), (json!("stays"), json!("third")));
-    }
+#[test]
+fn halves_of_a_batch_in_doubt_are_in_doubt() {
+    on_each(async |on| {
+        for limit in [1, 2] {
+            let of = Unanswered::of(on, &["mine", "stays", "third"]).await;
+            of.forgotten("mine").await;
+            let cable = of.cable();
+            *cable.limit.lock().unwrap() = limit;
+            of.pi.sync(&cable).await;
+            of.pi.sync(&cable).await;
+            of.asks_about(&["mine"], &format!("at most {limit} at once")).await;
+            assert_eq!((of.there("stays").await, of.there("third").await), (json!("stays"), json!("third")));
+        }
+    });
 }
 
 /// Its device was revoked and registered anew, and what it made before is in doubt as before, whichever way it
 /// learns that it has to read everything anew.
-#[tokio::test]
-async fn what_was_in_doubt_is_so_when_the_device_is_registered_anew() {
-    let ways = [(false, false, false), (true, false, false), (false, true, false), (false, true, true)];
-    for (opened, revoked, cut) in ways {
-        let mut of = Unanswered::of(&["mine", "stays"]).await;
-        if opened {
-            // Refused as a whole, one by one, so that nothing is sealed any more.
-            let cable = of.cable();
-            *cable.limit.lock().unwrap() = 0;
-            of.pi.sync(&cable).await;
-        }
-        of.forgotten("mine").await;
-        if cut {
-            of.sync_cut(0, false).await;
-        }
-        if revoked {
-            let device = of.cloud.node.authenticate(&of.token).await.unwrap();
-            of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+#[test]
+fn what_was_in_doubt_is_so_when_the_device_is_registered_anew() {
+    on_each(async |on| {
+        let ways = [(false, false, false), (true, false, false), (false, true, false), (false, true, true)];
+        for (opened, revoked, cut) in ways {
+            let mut of = Unanswered::of(on, &["mine", "stays"]).await;
+            if opened {
+                // Refused as a whole, one by one, so that nothing is sealed any more.
+                let cable = of.cable();
+                *cable.limit.lock().unwrap() = 0;
+                of.pi.sync(&cable).await;
+            }
+            of.forgotten("mine").await;
+            if cut {
+                of.sync_cut(0, false).await;
+            }
+            if revoked {
+                let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+                of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+                of.sync().await;
+                assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 2);
+            }
+            of.token = of.cloud.device("Pi, again").await;
             of.sync().await;
-            assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 2);
+            of.asks_about(&["mine"], &format!("opened: {opened}, revoked: {revoked}, cut: {cut}")).await;
+            assert_eq!(of.there("stays").await, "stays");
         }
-        of.token = of.cloud.device("Pi, again").await;
-        of.sync().await;
-        of.asks_about(&["mine"], &format!("opened: {opened}, revoked: {revoked}, cut: {cut}")).await;
-        assert_eq!(of.there("stays").await, "stays");
-    }
+    });
 }
 
 /// An administrator accepted the work of a revoked device, and it was deleted and forgotten since: the device,
 /// registered anew, has never heard of either.
-#[tokio::test]
-async fn what_was_accepted_and_deleted_since_is_not_brought_back() {
-    for by_hand in [false, true] {
-        let mut of = Unanswered::before(&["mine"]).await;
-        let device = of.cloud.node.authenticate(&of.token).await.unwrap();
-        of.cloud.node.revoke(&space(), &device.id).await.unwrap();
-        of.sync().await;
-        of.cloud.node.accept_quarantined(&space(), &device.id, &[], None, false).await.unwrap();
-        of.forgotten("mine").await;
-        of.token = of.cloud.device("Pi, again").await;
-        if by_hand {
-            assert_eq!(of.pi.node.queue_retry(&space(), &[]).await.unwrap(), 1);
+#[test]
+fn what_was_accepted_and_deleted_since_is_not_brought_back() {
+    on_each(async |on| {
+        for by_hand in [false, true] {
+            let mut of = Unanswered::before(on, &["mine"]).await;
+            let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+            of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+            of.sync().await;
+            of.cloud.node.accept_quarantined(&space(), &device.id, &[], None, false).await.unwrap();
+            of.forgotten("mine").await;
+            of.token = of.cloud.device("Pi, again").await;
+            if by_hand {
+                assert_eq!(of.pi.node.queue_retry(&space(), &[]).await.unwrap(), 1);
+            }
+            of.sync().await;
+            of.asks_about(&["mine"], &format!("armed by hand: {by_hand}")).await;
         }
-        of.sync().await;
-        of.asks_about(&["mine"], &format!("armed by hand: {by_hand}")).await;
-    }
+    });
 }
 
 /// A device that had never read anything when its first answer was lost, wherever its first pull is cut.
-#[tokio::test]
-async fn a_device_that_never_read_anything_brings_nothing_back() {
-    for (pages, arrives) in (0..6).flat_map(|pages| [(pages, false), (pages, true)]) {
-        let clock = clock();
-        let cloud = Place::new("cloud", false, &clock).await;
-        let pi = Place::new("pi", true, &clock).await;
-        let token = cloud.device("Pi").await;
-        let of = Unanswered { cloud, pi, token };
-        of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint" })).await;
-        of.made("mine").await;
-        of.lose_the_answer().await;
-        of.forgotten("mine").await;
-        for n in 0..5 {
-            of.cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
-        }
-        of.sync_cut(pages, arrives).await;
-        of.sync().await;
-        of.asks_about(&["mine"], &format!("cut after {pages} pages, the next request arrives: {arrives}"))
+#[test]
+fn a_device_that_never_read_anything_brings_nothing_back() {
+    on_each(async |on| {
+        for (pages, arrives) in (0..6).flat_map(|pages| [(pages, false), (pages, true)]) {
+            let clock = clock();
+            let cloud = Place::new(on, "cloud", false, &clock).await;
+            let pi = Place::new(on, "pi", true, &clock).await;
+            let token = cloud.device("Pi").await;
+            let of = Unanswered { cloud, pi, token };
+            of.pi.put("Ada", "race", "race-1", json!({ "name": "Sprint" })).await;
+            of.made("mine").await;
+            of.lose_the_answer().await;
+            of.forgotten("mine").await;
+            for n in 0..5 {
+                of.cloud.put("VAR", "race", &format!("new-{n}"), json!({ "name": "written since" })).await;
+            }
+            of.sync_cut(pages, arrives).await;
+            of.sync().await;
+            of.asks_about(
+                &["mine"],
+                &format!("cut after {pages} pages, the next request arrives: {arrives}"),
+            )
             .await;
-        assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint");
-    }
+            assert_eq!(of.cloud.field("race", "race-1", "name").await, "Sprint");
+        }
+    });
 }
 
 /// What is in doubt keeps its id, under which alone the upstream knows it: a later edit goes by itself.
-#[tokio::test]
-async fn an_edit_of_what_is_in_doubt_goes_by_itself() {
-    let of = Unanswered::of(&["mine"]).await;
-    // Refused as a whole, so that nothing is sealed when the edit is made.
-    let cable = of.cable();
-    *cable.limit.lock().unwrap() = 0;
-    of.pi.sync(&cable).await;
-    of.pi.put("Ada", "incident", "mine", json!({ "description": "seen again" })).await;
-    assert_eq!(of.pi.unsettled().await, 2);
-    of.cloud.clock.advance(YEAR);
-    of.sync().await;
-    of.sync().await;
-    assert_eq!(of.pi.unsettled().await, 0);
-    assert_eq!(of.there("mine").await, "seen again");
-    let version = of.cloud.node.get(&space(), &key("incident", "mine")).await.unwrap().unwrap().version;
-    assert_eq!(version, 2, "created once");
-    assert_eq!(of.cloud.node.conflicts(&space(), false).await.unwrap().len(), 0);
-    assert_equal(&of.cloud, &of.pi).await;
+#[test]
+fn an_edit_of_what_is_in_doubt_goes_by_itself() {
+    on_each(async |on| {
+        let of = Unanswered::of(on, &["mine"]).await;
+        // Refused as a whole, so that nothing is sealed when the edit is made.
+        let cable = of.cable();
+        *cable.limit.lock().unwrap() = 0;
+        of.pi.sync(&cable).await;
+        of.pi.put("Ada", "incident", "mine", json!({ "description": "seen again" })).await;
+        assert_eq!(of.pi.unsettled().await, 2);
+        of.cloud.clock.advance(YEAR);
+        of.sync().await;
+        of.sync().await;
+        assert_eq!(of.pi.unsettled().await, 0);
+        assert_eq!(of.there("mine").await, "seen again");
+        let version = of.cloud.node.get(&space(), &key("incident", "mine")).await.unwrap().unwrap().version;
+        assert_eq!(version, 2, "created once");
+        assert_eq!(of.cloud.node.conflicts(&space(), false).await.unwrap().len(), 0);
+        assert_equal(&of.cloud, &of.pi).await;
+    });
 }
 
 /// Revoked while it had to pull first: what it made is handed in to quarantine all the same.
-#[tokio::test]
-async fn revoked_before_it_had_pulled_it_still_hands_its_work_in() {
-    let of = Unanswered::of(&["mine"]).await;
-    of.forgotten("mine").await;
-    of.sync_cut(0, false).await;
-    let device = of.cloud.node.authenticate(&of.token).await.unwrap();
-    of.cloud.node.revoke(&space(), &device.id).await.unwrap();
-    of.sync().await;
-    assert_eq!(of.there("mine").await, Value::Null);
-    assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 1);
+#[test]
+fn revoked_before_it_had_pulled_it_still_hands_its_work_in() {
+    on_each(async |on| {
+        let of = Unanswered::of(on, &["mine"]).await;
+        of.forgotten("mine").await;
+        of.sync_cut(0, false).await;
+        let device = of.cloud.node.authenticate(&of.token).await.unwrap();
+        of.cloud.node.revoke(&space(), &device.id).await.unwrap();
+        of.sync().await;
+        assert_eq!(of.there("mine").await, Value::Null);
+        assert_eq!(of.cloud.node.quarantined(&space()).await.unwrap().len(), 1);
+    });
 }
 
 /// Refused as too old before anything was decided, and cut in the pull that was asked for first: what was never
 /// sent before waits for nobody.
-#[tokio::test]
-async fn what_was_never_sent_before_waits_for_nobody() {
-    let of = Unanswered::before(&["theirs"]).await;
-    of.sync().await;
-    of.forgotten("theirs").await;
-    of.made("mine").await;
-    of.sync_cut(0, false).await;
-    assert_eq!(of.there("mine").await, Value::Null);
-    of.sync().await;
-    assert_eq!(of.there("mine").await, "mine");
-    assert_eq!(of.pi.unsettled().await, 0);
-    assert_equal(&of.cloud, &of.pi).await;
-    // Then pushes go first again.
-    of.made("more").await;
-    of.sync_cut(0, false).await;
-    assert_eq!(of.there("more").await, "more");
+#[test]
+fn what_was_never_sent_before_waits_for_nobody() {
+    on_each(async |on| {
+        let of = Unanswered::before(on, &["theirs"]).await;
+        of.sync().await;
+        of.forgotten("theirs").await;
+        of.made("mine").await;
+        of.sync_cut(0, false).await;
+        assert_eq!(of.there("mine").await, Value::Null);
+        of.sync().await;
+        assert_eq!(of.there("mine").await, "mine");
+        assert_eq!(of.pi.unsettled().await, 0);
+        assert_equal(&of.cloud, &of.pi).await;
+        // Then pushes go first again.
+        of.made("more").await;
+        of.sync_cut(0, false).await;
+        assert_eq!(of.there("more").await, "more");
+    });
 }
 
 /// Records that are older than the audiences of their profile are seen by those who may see them, and by nobody

@@ -33,6 +33,7 @@ use ropeway_replica::{
 use ropeway_store::{MemoryStore, Options, PostgresOptions, PostgresStore, SqliteStore, Stored};
 use std::{
     collections::{HashMap, VecDeque},
+    path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -120,6 +121,11 @@ impl Ground {
         Self { dir: tempfile::tempdir().unwrap(), databases: Mutex::default() }
     }
 
+    /// The file of a node.
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.db"))
+    }
+
     /// The address of a node's database on the server.
     async fn url(&self, name: &str) -> String {
         if let Some(made) = self.databases.lock().unwrap().get(name) {
@@ -184,18 +190,18 @@ pub async fn node(
     follows: bool,
     clock: &Arc<ManualClock>,
 ) -> Node {
-    let epoch = Epoch::trusted(format!("epoch-{name}"));
-    let store: Stored = match on {
-        On::Memory => Arc::new(MemoryStore::new(epoch, follows)),
-        On::Sqlite => {
-            let options = Options::new(epoch, clock.now()).following(follows);
-            Arc::new(SqliteStore::open(ground.dir.path().join(format!("{name}.db")), options).unwrap())
-        }
-        On::Postgres => {
-            let options = PostgresOptions::new(ground.url(name).await, epoch, clock.now()).following(follows);
-            Arc::new(PostgresStore::open(options).await.unwrap())
-        }
-    };
+    let (_, store) = place::Kept::open(on, ground, name, follows, clock.now()).await;
+    opened(store, profile, name, follows, clock).await
+}
+
+/// A node on a store, with its space; ids are drawn by its name.
+pub async fn opened(
+    store: Stored,
+    profile: &str,
+    name: &str,
+    follows: bool,
+    clock: &Arc<ManualClock>,
+) -> Node {
     let profile = Arc::new(profile::parse(profile, "race.toml").unwrap());
     let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(name));
     let clock: Arc<dyn Clock> = clock.clone();
@@ -539,17 +545,23 @@ where
     F: Fn(Venue) -> Fut,
     Fut: Future<Output = ()>,
 {
-    let postgres = server::found().map(|_| On::Postgres);
-    for on in [On::Memory, On::Sqlite].into_iter().chain(postgres) {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    for on in every_store() {
         eprintln!("on {on:?}");
-        runtime.block_on(async {
+        runtime().block_on(async {
             let venue = Venue::of(on, profile, "device").await;
             let _kept = venue.ground.clone();
             case(venue).await;
         });
     }
+}
+
+fn every_store() -> impl Iterator<Item = On> {
+    let postgres = server::found().map(|_| On::Postgres);
+    [On::Memory, On::Sqlite].into_iter().chain(postgres)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// A cable that goes after so many pages.

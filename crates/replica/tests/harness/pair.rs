@@ -13,12 +13,7 @@ pub struct Pair {
 
 pub async fn plain(name: &str, follows: bool, text: &str, clock: &Arc<ManualClock>) -> Node {
     let store: Stored = Arc::new(MemoryStore::new(Epoch::trusted(format!("epoch-{name}")), follows));
-    let profile = Arc::new(profile::parse(text, "p.toml").unwrap());
-    let ids: Arc<dyn Ids> = Arc::new(SequentialIds::new(name));
-    let clock: Arc<dyn Clock> = clock.clone();
-    let node = Node::open(NodeOptions { store, profile, clock, ids, follows }).await.unwrap();
-    node.open_space(&space()).await.unwrap();
-    node
+    opened(store, text, name, follows, clock).await
 }
 
 pub async fn pair2(cloud_profile: &str, pi_profile: &str) -> Pair {
