@@ -1,6 +1,6 @@
 //! Backup beside a running node, verify, restore; and kills in the middle of each.
 
-use crate::rig::{Lot, Node, PATIENCE, Pair, Place, Ran, incident, pause, place, ropeway, wait_for};
+use crate::rig::{Lot, Node, PATIENCE, Pair, Place, Ran, get, incident, pause, place, ropeway, wait_for};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -239,4 +239,73 @@ pub(crate) fn a_restored_cloud_gets_back_what_its_followers_hold() {
     assert_eq!(told["answered"], open.as_array().unwrap().len());
     pair.settle();
     assert_eq!(pair.cloud.canonical(), whole);
+}
+
+/// A cloud whose clock was a year ahead for a morning. Set right, its head is an alarm wherever somebody looks, and
+/// the cure that the alarm names brings it back to the clock. A Pi that had read all of that year goes on by itself:
+/// what was lost after the backup, what it had not sent yet and what waits for a person are all there.
+#[test]
+pub(crate) fn a_head_a_year_ahead_is_cured_and_its_followers_go_on() {
+    let mut pair = Pair::new();
+    let clock = pair.dir.path().join("clock");
+    let off_by = |seconds: i64| fs::write(&clock, (seconds * 1_000_000).to_string()).unwrap();
+    off_by(365 * 86_400);
+    pair.cloud.set("ROPEWAY_TEST_CLOCK", clock.display());
+    pair.up();
+    pair.pi.serve(&[]);
+    pair.cloud.write_all(&(0..10).map(|n| incident(&format!("var-{n}"), "of next year")).collect::<Vec<_>>());
+    pair.pi.write_all(&(0..10).map(|n| incident(&format!("pi-{n}"), "of today")).collect::<Vec<_>>());
+    pair.settle();
+    assert_eq!(at_the_clock(&pair, "then"), (false, false), "the year is real");
+
+    off_by(0);
+    let alarms = [
+        pair.cloud.ask(&["status"])["head_alarm"].to_string(),
+        get(&pair.cloud.url(), "/health/ready"),
+        pair.cloud.run(&["doctor"]).exits(1).stdout,
+    ];
+    for alarm in &alarms {
+        assert!(alarm.contains("s ahead of this machine's clock") && alarm.contains("--restamp"), "{alarm}");
+    }
+    let file = pair.dir.path().join("now.ropeway");
+    pair.cloud.ask(&["backup", path(&file)]);
+    pair.cloud.write("incident", "var-0", json!({ "description": "after the backup" }));
+    pair.pi.write("incident", "pi-0", json!({ "description": "after the backup" }));
+    pair.settle();
+    let whole = pair.cloud.canonical();
+    let lost = pair.cloud.ask(&["status"])["epoch"].as_str().unwrap().to_owned();
+    pair.cloud.stop();
+    pair.pi.write("incident", "pi-1", json!({ "description": "not sent yet" }));
+    pair.cloud.ask(&[restore(&file), vec!["--restamp"]].concat());
+    assert_eq!(pair.cloud.ask(&["status"])["head_alarm"], Value::Null);
+    pair.cloud.serve(&[]);
+    assert!(get(&pair.cloud.url(), "/health/ready").starts_with("HTTP/1.1 200"));
+
+    // Nobody does anything: the Pi notices by itself.
+    let said = |id: &str| pair.cloud.data("incident", id)["description"].clone();
+    wait_for("the Pi's own work to be back in the cloud", || {
+        (said("pi-0") == "after the backup" && said("pi-1") == "not sent yet").then_some(())
+    });
+    wait_for("the list to be handed in", || {
+        let open = pair.cloud.ask(&["conflicts", "ls"]);
+        let open = open.as_array().unwrap();
+        (open.len() == 1 && open[0]["conflict"]["record"] == "var-0").then_some(())
+    });
+    pair.cloud.ask(&["conflicts", "resolve", "--all-of", &lost, "--keep", "incoming", "--person", "Jo"]);
+    pair.pi.write("incident", "pi-1", json!({ "description": "of today" }));
+    pair.settle();
+    assert_eq!(pair.cloud.canonical(), whole, "all that was written is there, and nothing else");
+    assert_eq!(at_the_clock(&pair, "now"), (true, true), "every record and the next one are at the clock");
+    assert_eq!(pair.cloud.run(&["doctor"]).exits(0).code, 0);
+    pair.settle();
+}
+
+/// Whether every stamp of the cloud, and the next one that it gives, lie before that of a node that begins now.
+fn at_the_clock(pair: &Pair, next: &str) -> (bool, bool) {
+    let written = |node: &Node| node.write("race", next, json!({}))["stamp"].as_i64().unwrap();
+    let next = written(&pair.cloud);
+    let fresh = tempfile::tempdir().unwrap();
+    let now = written(&Node::new(fresh.path().to_owned()));
+    let all = pair.cloud.live("incident");
+    (all.values().all(|record| record["stamp"].as_i64().unwrap() < now), next < now)
 }
