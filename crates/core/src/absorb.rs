@@ -73,7 +73,7 @@ pub fn discard(snapshot: &Snapshot, entries: &[Entry], profile: &Profile) -> Dec
     let over: BTreeSet<Key> = entries.iter().map(|e| e.over.clone()).collect();
     let named: BTreeSet<Key> = entries.iter().map(|e| e.change.key()).collect();
     if !over.is_subset(&snapshot.keys.outbox) || !named.is_subset(&snapshot.keys.records) {
-        return Decision::Need(Keys { outbox: over, records: named, ..Keys::default() });
+        return Decision::from(Keys { outbox: over, records: named, ..Keys::default() });
     }
     // As they stand now: one that went on its way or was written anew meanwhile stays.
     let now = |e: &Entry| {
@@ -110,7 +110,7 @@ fn drop_entries(snapshot: &Snapshot, entries: &[Entry], state: EntryState, profi
 
 /// What the upstream moved between audiences is not refused here.
 pub(crate) fn bounded_by_upstream(work: Work<'_>) -> Decision {
-    work.finish(usize::MAX).unwrap_or(Decision::Need(Keys::default()))
+    work.finish(usize::MAX).unwrap_or(Decision::from(Keys::default()))
 }
 
 pub(crate) fn nobody() -> Grant {

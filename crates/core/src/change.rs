@@ -143,12 +143,21 @@ pub struct Batch {
     /// The epoch of which whoever brought them takes this node to be; `None`: not said. In another one nothing of
     /// them is decided: what was lost with the former one comes first.
     pub epoch: Option<Epoch>,
+    /// Whether records of collections that are shared are kept beside the space in which it is decided.
+    pub apart: bool,
 }
 
 impl Batch {
     /// Changes that are tried again by themselves.
     pub fn new(grant: Grant, changes: Vec<Change>) -> Self {
-        Self { grant, changes, repeatable: true, last: BTreeSet::new(), epoch: None }
+        Self { grant, changes, repeatable: true, last: BTreeSet::new(), epoch: None, apart: false }
+    }
+
+    /// Other changes that came in the same way.
+    pub fn with(&self, changes: Vec<Change>) -> Self {
+        let Self { grant, last, epoch, .. } = self;
+        let (grant, last, epoch) = (grant.clone(), last.clone(), epoch.clone());
+        Self { grant, changes, repeatable: self.repeatable, last, epoch, apart: self.apart }
     }
 
     /// The same changes in the same order, in batches of at least `about` and not twice as many.
@@ -159,8 +168,7 @@ impl Batch {
         while self.changes.len() > each {
             let rest = self.changes.split_off(each);
             let changes = std::mem::replace(&mut self.changes, rest);
-            let (grant, last, epoch) = (self.grant.clone(), self.last.clone(), self.epoch.clone());
-            cut.push(Self { grant, changes, repeatable: self.repeatable, last, epoch });
+            cut.push(self.with(changes));
         }
         cut.push(self);
         cut

@@ -17,6 +17,11 @@ pub struct Digest {
 }
 
 impl Digest {
+    /// The digest of two sets of records that have none in common.
+    pub fn plus(self, other: Self) -> Self {
+        Self { count: self.count + other.count, sum: self.sum.wrapping_add(other.sum) }
+    }
+
     /// Takes the difference that one record made.
     pub fn moved(self, before: i64, after: i64) -> Self {
         Self {

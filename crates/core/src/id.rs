@@ -79,6 +79,13 @@ identity!(
     /// Unit of isolation, ordering and authorisation: a tenant; for IronFlow, one user.
     SpaceId, "space", |text| name(text)
 );
+impl SpaceId {
+    /// The space of what an app shares among all its spaces. Nobody is registered in it, and no text names it.
+    pub fn shared() -> Self {
+        Self::trusted("@shared")
+    }
+}
+
 identity!(
     /// An entity type of the profile, or the built-in `conflict`.
     Collection, "collection", |text| name(text)

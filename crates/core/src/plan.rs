@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Keys {
     /// Records by name. Where one is joined, its survivors along the chain are loaded with it.
     pub records: BTreeSet<Key>,
+    /// Records of the app's shared space by name, read beside the space's own.
+    pub shared: BTreeSet<Key>,
     /// Receipts by change.
     pub receipts: BTreeSet<ChangeId>,
     /// Fingerprint candidates.
@@ -43,6 +45,7 @@ impl Keys {
     /// Adds what `other` asks.
     pub fn extend(&mut self, mut other: Keys) {
         self.records.append(&mut other.records);
+        self.shared.append(&mut other.shared);
         self.receipts.append(&mut other.receipts);
         self.twins.append(&mut other.twins);
         self.links.append(&mut other.links);
@@ -114,7 +117,7 @@ pub struct Snapshot {
     pub next_entry: i64,
     /// What was loaded.
     pub keys: Keys,
-    /// Records that were found among `keys.records`.
+    /// Records that were found among `keys.records` and `keys.shared`.
     pub records: BTreeMap<Key, Record>,
     /// Receipts found.
     pub receipts: BTreeMap<ChangeId, Remembered>,
@@ -244,7 +247,13 @@ pub enum Decision {
     /// Write this.
     Plan(Box<Plan>),
     /// Load these too, under the same lock, and ask again.
-    Need(Keys),
+    Need(Box<Keys>),
+}
+
+impl From<Keys> for Decision {
+    fn from(keys: Keys) -> Self {
+        Self::Need(Box::new(keys))
+    }
 }
 
 /// One record as the feed carries it, and as a follower stages it.

@@ -75,7 +75,7 @@ pub fn hand_in(snapshot: &Snapshot, keys: &[Key], epoch: &Epoch, profile: &Profi
         ..Keys::default()
     };
     if !asked.records.is_subset(&snapshot.keys.records) || !asked.outbox.is_subset(&snapshot.keys.outbox) {
-        return Decision::Need(asked);
+        return Decision::from(asked);
     }
     let grant = absorb::nobody();
     let mut work = Work::new(snapshot, profile, &grant);

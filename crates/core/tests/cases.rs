@@ -55,4 +55,4 @@ macro_rules! files {
     }};
 }
 
-files!(rules, values, parents, deletions, twins, questions, conflicts, replays, relaying);
+files!(rules, values, parents, deletions, twins, questions, conflicts, replays, relaying, shared);

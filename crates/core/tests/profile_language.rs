@@ -63,7 +63,15 @@ fn the_head_of_the_reference_compiles() {
         p.roles["visitor"],
         Role { write: Writes::Only(vec![]), resolve: false, sees: Sees::All, choose: vec![] }
     );
-    assert_eq!(p.order, ["hut", "room", "guest", "booking", "locker", "shift", "stock"]);
+    let shared: Vec<&str> = p.order.iter().map(String::as_str).filter(|name| p.is_shared(name)).collect();
+    assert_eq!((shared, p.has_shared()), (vec!["dish"], true));
+    let roles: Vec<&str> = p.roles.keys().map(String::as_str).collect();
+    let writers = |of: &str| roles.iter().filter(|role| p.may_write(role, of)).copied().collect::<Vec<_>>();
+    assert_eq!((writers("dish"), writers("order_line")), (vec!["office"], vec!["warden"]));
+    assert_eq!(
+        p.order,
+        ["hut", "room", "guest", "booking", "dish", "order_line", "locker", "shift", "stock"]
+    );
 }
 
 #[test]

@@ -1,13 +1,10 @@
 //! Who sees what: subscriptions, the feed of a reader who does not see everything, and what is hidden.
 
-use crate::{
-    FeedRequest, Node, ReplicaError, ServedPage,
-    cursor::{self, Position},
-};
+use crate::{FeedRequest, Node, ReplicaError, ServedPage};
 use ropeway_core::{
     audience::{self, Worn},
     id::{Key, RecordId, SpaceId},
-    ingest, limits,
+    ingest,
     plan::{Decision, Keys},
     planted::{self, Bug},
 };
@@ -78,41 +75,14 @@ impl Node {
         if all && only.is_empty() && !partial {
             return self.feed(space, request).await;
         }
-        let state = self.inner.store.space(space).await?;
-        let limited = (!all).then(|| device.id.clone());
-        let from = match &request.cursor {
-            None => Position::beginning(),
-            Some(token) => cursor::open(&self.inner.secret, space, &state.epoch, limited.as_ref(), token)?,
-        };
         let reader = Reader {
-            device: limited.clone(),
+            device: (!all).then(|| device.id.clone()),
             only: (!only.is_empty()).then(|| only.iter().cloned().collect()),
             all: all && only.is_empty(),
             open: ingest::open_collections(profile),
             node: self.inner.device.clone(),
         };
-        let limit = request.limit.unwrap_or(limits::PAGE_DEFAULT).clamp(1, limits::PAGE_MAX);
-        let page = self.inner.store.feed_to(space, &reader, from.place, limit, &request.collections).await?;
-        if page.space.filling {
-            let text = "this node is still taking in its first download; ask again when it is complete";
-            return Err(ReplicaError::Busy(text.into()));
-        }
-        from.must_know(page.space.purged)?;
-        Ok(ServedPage {
-            cursor: cursor::seal(
-                &self.inner.secret,
-                space,
-                &page.space.epoch,
-                limited.as_ref(),
-                from.then(page.place, page.space.purged),
-            ),
-            epoch: page.space.epoch,
-            head: page.space.head,
-            digest: page.space.digest,
-            complete: page.complete,
-            rows: page.rows,
-            audiences: page.audiences,
-        })
+        self.page(space, Some(reader), request).await
     }
 
     /// The keys that a device is subscribed to; `None`: it sees everything.

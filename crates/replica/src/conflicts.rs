@@ -83,12 +83,24 @@ impl Node {
 
     /// How many conflicts are open.
     pub async fn conflicts_open(&self, space: &SpaceId) -> Result<u64, ReplicaError> {
-        Ok(self.inner.store.contested(space, &Collection::trusted(CONFLICT)).await?)
+        let mut open = 0;
+        for home in self.homes(space, CONFLICT).await? {
+            open += self.inner.store.contested(&home, &Collection::trusted(CONFLICT)).await?;
+        }
+        Ok(open)
     }
 
     /// How many conflicts of the last hour a person has or had to settle: what a rule settled and what was merged
     /// does not count (CT-04).
     pub async fn conflicts_of_the_last_hour(&self, space: &SpaceId) -> Result<usize, ReplicaError> {
+        let mut found = 0;
+        for home in self.homes(space, CONFLICT).await? {
+            found += self.opened_within_the_hour(&home).await?;
+        }
+        Ok(found)
+    }
+
+    async fn opened_within_the_hour(&self, space: &SpaceId) -> Result<usize, ReplicaError> {
         let now = self.inner.clock.now();
         let of = [Collection::trusted(CONFLICT)];
         // None was opened after it was last written.
@@ -109,11 +121,9 @@ impl Node {
     pub async fn conflict(&self, space: &SpaceId, id: &RecordId) -> Result<ConflictView, ReplicaError> {
         let missing = || ReplicaError::NotFound(format!("the conflict `{id}`"));
         let key = Key::new(&Collection::trusted(CONFLICT), id);
-        let found = self.inner.store.records(space, std::slice::from_ref(&key)).await?.pop();
-        let (_, record) = found.ok_or_else(missing)?;
+        let record = self.get(space, &key).await?.ok_or_else(missing)?;
         let conflict = Conflict::read(&record.data).ok_or_else(missing)?;
-        let about = self.inner.store.records(space, &[conflict.about()]).await?.pop();
-        let now = about.map(|(_, record)| record.data);
+        let now = self.get(space, &conflict.about()).await?.map(|record| record.data);
         let (version, local_id) = (record.version, record.local_id);
         Ok(ConflictView { id: id.clone(), local_id, version, conflict, now })
     }

@@ -63,8 +63,15 @@ impl Node {
             at: Some(self.author_time()),
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
-        let batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
-        let mut receipts = self.decide(space, Arc::new(batch)).await?.receipts;
+        let mut batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
+        let shared = match self.beside(space).await? {
+            Some(shared) if self.is_about_shared(&shared, &batch.changes[0]).await? => Some(shared),
+            beside => {
+                batch.apart = beside.is_some();
+                None
+            }
+        };
+        let mut receipts = self.decide(shared.as_ref().unwrap_or(space), Arc::new(batch)).await?.receipts;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }
 }

@@ -1,6 +1,6 @@
 //! Devices: registered with a token that is shown once and kept as a hash, known by it, revoked for good.
 
-use crate::{Node, ReplicaError, secret::hex};
+use crate::{Node, ReplicaError, cursor, secret::hex};
 use ropeway_core::{
     change::{Door, Grant},
     id::{DeviceId, Epoch, SpaceId},
@@ -71,6 +71,7 @@ impl Node {
             created_at: self.inner.clock.now(),
             last_seen_at: None,
             pulled: None,
+            pulled_shared: None,
         };
         if !self.inner.store.add_device(&device).await? {
             return Err(ReplicaError::Invalid(format!("the device id `{}` is taken", device.id)));
@@ -99,10 +100,18 @@ impl Node {
         Ok(self.inner.store.device_by_token(&token_hash(token)).await?)
     }
 
-    /// Notes how far a device has pulled: what it sends back as its cursor, it has.
-    pub async fn pulled(&self, device: &Device, upto: Stamp) -> Result<(), ReplicaError> {
-        let Device { space, id, .. } = device;
-        Ok(self.inner.store.touch_device(space, id, self.inner.clock.now(), Some(upto)).await?)
+    /// Notes how far a device has read: what it sends back as its cursor, it has, and no more: a device that was
+    /// restored or begins anew (`None`) holds tombstones back again. The feed has already looked at the cursor's seal.
+    pub async fn note_read(&self, device: &Device, cursor: Option<&str>) -> Result<(), ReplicaError> {
+        let Some((own, shared)) = cursor.map_or(Some((Stamp(0), None)), cursor::has_read) else {
+            return Ok(());
+        };
+        let shared = self.beside(&device.space).await?.map(|_| shared.unwrap_or(Stamp(0)));
+        if device.pulled == Some(own) && (shared.is_none() || device.pulled_shared == shared) {
+            return Ok(());
+        }
+        let (Device { space, id, .. }, now) = (device, self.inner.clock.now());
+        Ok(self.inner.store.touch_device(space, id, now, Some(own), shared).await?)
     }
 
     /// Refuses what was made for another epoch of a space; `None`: it does not say. The space as it is now.
@@ -124,6 +133,11 @@ impl Node {
         let space = self.must_be_of(&device.space, epoch).await?;
         if let Some(read) = device.pulled {
             crate::feed::horizon(read, space.purged)?;
+        }
+        if let Some(read) = device.pulled_shared
+            && let Some(shared) = self.beside(&device.space).await?
+        {
+            crate::feed::horizon(read, self.inner.store.space(&shared).await?.purged)?;
         }
         Ok(space)
     }
@@ -182,7 +196,7 @@ impl Node {
         const AT_MOST_EVERY: i64 = 10_000_000;
         let now = self.inner.clock.now();
         if device.last_seen_at.is_none_or(|last| now.since(last).abs() >= AT_MOST_EVERY) {
-            self.inner.store.touch_device(&device.space, &device.id, now, None).await?;
+            self.inner.store.touch_device(&device.space, &device.id, now, None, None).await?;
         }
         Ok(())
     }

@@ -14,8 +14,7 @@ const PAGE: usize = 2_000;
 impl Node {
     /// One record as it is stored; a joined one with its survivor's name in its state.
     pub async fn get(&self, space: &SpaceId, key: &Key) -> Result<Option<Record>, ReplicaError> {
-        let found = self.inner.store.records(space, std::slice::from_ref(key)).await?;
-        Ok(found.into_iter().find(|(k, _)| k == key).map(|(_, record)| record))
+        Ok(self.get_all(space, std::slice::from_ref(key)).await?.remove(key))
     }
 
     /// These records as they are stored, those that are here, in one read.
@@ -24,7 +23,12 @@ impl Node {
         space: &SpaceId,
         keys: &[Key],
     ) -> Result<BTreeMap<Key, Record>, ReplicaError> {
-        Ok(self.inner.store.records(space, keys).await?.into_iter().collect())
+        let mut found = BTreeMap::new();
+        if let Some(shared) = self.beside(space).await? {
+            found.extend(self.inner.store.records(&shared, keys).await?);
+        }
+        found.extend(self.inner.store.records(space, keys).await?);
+        Ok(found)
     }
 
     /// A record through `joined_into`: the survivor's name and record.
@@ -53,7 +57,10 @@ impl Node {
         after: Option<&RecordId>,
         limit: usize,
     ) -> Result<Vec<(RecordId, Record)>, ReplicaError> {
-        Ok(self.inner.store.list(space, collection, after, limit).await?)
+        match &*self.homes(space, collection).await? {
+            [home] => Ok(self.inner.store.list(home, collection, after, limit).await?),
+            homes => self.list_both(homes, collection, after, limit).await,
+        }
     }
 
     /// Shows the records of a collection one after the other, by id, read page by page.
@@ -78,12 +85,22 @@ impl Node {
 
     /// The collections that have records here, by name. An older profile knows fewer than there are (GP-04).
     pub async fn collections(&self, space: &SpaceId) -> Result<Vec<Collection>, ReplicaError> {
-        Ok(self.inner.store.collections(space).await?)
+        let mut found = self.inner.store.collections(space).await?;
+        if let Some(shared) = self.beside(space).await? {
+            found.extend(self.inner.store.collections(&shared).await?);
+            found.sort();
+            found.dedup();
+        }
+        Ok(found)
     }
 
     /// Superseded versions of a record, newest first.
     pub async fn history(&self, space: &SpaceId, key: &Key) -> Result<Vec<Superseded>, ReplicaError> {
-        Ok(self.inner.store.history(space, key).await?)
+        let mut found = Vec::new();
+        for home in self.homes(space, &key.collection).await? {
+            found.extend(self.inner.store.history(&home, key).await?);
+        }
+        Ok(found)
     }
 
     /// Writes every live record, joined row and open conflict, one canonical JSON line each, sorted by
@@ -97,7 +114,7 @@ impl Node {
         for collection in self.collections(space).await? {
             let mut after: Option<RecordId> = None;
             loop {
-                let page = self.inner.store.list(space, &collection, after.as_ref(), PAGE).await?;
+                let page = self.list(space, &collection, after.as_ref(), PAGE).await?;
                 for (id, record) in &page {
                     let Some(text) = canonical(&collection, id, record) else { continue };
                     count += 1;

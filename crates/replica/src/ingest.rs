@@ -48,6 +48,23 @@ impl Node {
                 "a push may carry {most} changes, this one carries {sent}"
             )));
         }
+        let Some(shared) = self.beside(space).await? else { return self.take_all(space, batch).await };
+        let Some([(theirs, of_app), (ours, own)]) = self.parted(&shared, &batch).await? else {
+            return self.take_all(space, Batch { apart: true, ..batch }).await;
+        };
+        let first = self.take_all(&shared, of_app).await?;
+        let second = self.take_all(space, own).await?;
+        if first.epoch != second.epoch {
+            return Err(ReplicaError::EpochChanged);
+        }
+        let places = theirs.into_iter().chain(ours);
+        let mut receipts: Vec<_> = places.zip(first.receipts.into_iter().chain(second.receipts)).collect();
+        receipts.sort_by_key(|(at, _)| *at);
+        Ok(Taken { receipts: receipts.into_iter().map(|(_, receipt)| receipt).collect(), ..second })
+    }
+
+    /// Decides what is all of one space.
+    async fn take_all(&self, space: &SpaceId, batch: Batch) -> Result<Taken, ReplicaError> {
         if batch.changes.is_empty() {
             let state = self.must_be_of(space, batch.epoch.as_ref()).await?;
             return Ok(Taken { receipts: Vec::new(), epoch: state.epoch, head: state.head });
@@ -89,14 +106,7 @@ impl Node {
     async fn one_by_one(&self, space: &SpaceId, batch: &Batch) -> Result<Taken, ReplicaError> {
         let mut taken = Vec::with_capacity(batch.changes.len());
         for change in &batch.changes {
-            let alone = Batch {
-                grant: batch.grant.clone(),
-                changes: vec![change.clone()],
-                repeatable: batch.repeatable,
-                last: batch.last.get(&change.id).cloned().into_iter().collect(),
-                epoch: batch.epoch.clone(),
-            };
-            match self.decide(space, Arc::new(alone)).await {
+            match self.decide(space, Arc::new(batch.with(vec![change.clone()]))).await {
                 Ok(answered) => taken.push(answered),
                 Err(ReplicaError::Store(StoreError::Fault { what, .. })) => {
                     let SpaceState { epoch, head, .. } = self.inner.store.space(space).await?;

@@ -37,6 +37,7 @@ mod resync;
 mod revoked;
 mod runs;
 mod secret;
+mod shared;
 mod status;
 mod sync;
 #[cfg(feature = "testing")]

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -60,6 +60,8 @@ pub(crate) struct Inner {
     heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
     /// Whether news of other servers are heard.
     hears: AtomicBool,
+    /// Whether what is shared is kept beside a space.
+    pub(crate) beside: Mutex<BTreeMap<SpaceId, bool>>,
 }
 
 impl fmt::Debug for Node {
@@ -80,10 +82,21 @@ impl Node {
         let device = DeviceId::parse(&device)?;
         let secret = *blake3::hash(secret.as_bytes()).as_bytes();
         store.install_views(&profile).await?;
-        let (boots, heads) = (Mutex::new(crate::measure::read(&store).await?), Mutex::default());
-        let (forgotten, hears) = (Mutex::default(), AtomicBool::default());
-        let inner =
-            Inner { store, profile, clock, ids, follows, device, secret, boots, forgotten, heads, hears };
+        let boots = crate::measure::read(&store).await?;
+        let inner = Inner {
+            store,
+            profile,
+            clock,
+            ids,
+            follows,
+            device,
+            secret,
+            boots: Mutex::new(boots),
+            forgotten: Mutex::default(),
+            heads: Mutex::default(),
+            hears: AtomicBool::default(),
+            beside: Mutex::default(),
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -115,8 +128,9 @@ impl Node {
     /// Makes sure that a space is there, and that its records carry audiences where the profile has some.
     pub async fn open_space(&self, space: &SpaceId) -> Result<SpaceState, ReplicaError> {
         self.inner.store.open_space(space).await?;
+        self.must_hold_shared(space).await?;
         self.gain_audiences(space).await?;
-        let state = self.inner.store.space(space).await?;
+        let state = self.state(space).await?;
         if let Some(text) = self.head_alarm(state.head) {
             tracing::error!(%space, "{text}");
         }
@@ -126,12 +140,17 @@ impl Node {
     /// Opens every space that a device or a member belongs to: whoever is let in is decided and fed there. Said
     /// before a node serves, so that the records of all of them carry audiences.
     pub async fn open_named_spaces(&self) -> Result<(), ReplicaError> {
-        let devices = self.devices().await?.into_iter().map(|device| device.space);
-        let members = self.members().await?.into_iter().map(|member| member.space);
-        for space in devices.chain(members).collect::<BTreeSet<_>>() {
+        for space in self.named_spaces().await? {
             self.open_space(&space).await?;
         }
         Ok(())
+    }
+
+    /// The spaces that a device or a member belongs to.
+    pub(crate) async fn named_spaces(&self) -> Result<BTreeSet<SpaceId>, ReplicaError> {
+        let devices = self.devices().await?.into_iter().map(|device| device.space);
+        let members = self.members().await?.into_iter().map(|member| member.space);
+        Ok(devices.chain(members).collect())
     }
 
     /// Why a head is an alarm: it is so far ahead of this machine's clock that times would mislead people and
@@ -187,11 +206,19 @@ impl Node {
     }
 
     fn raise(&self, space: &SpaceId, head: Stamp) -> bool {
-        self.head_sender(space).send_if_modified(|seen| {
+        let raise = |seen: &mut Stamp| {
             let news = head > *seen;
             *seen = head.max(*seen);
             news
-        })
+        };
+        let news = self.head_sender(space).send_if_modified(raise);
+        if news && *space == SpaceId::shared() {
+            // To whoever reads any space.
+            for sender in self.heads().values() {
+                sender.send_if_modified(raise);
+            }
+        }
+        news
     }
 
     /// Notes what was purged, for whoever watches.
@@ -202,8 +229,11 @@ impl Node {
         }
     }
 
+    fn heads(&self) -> MutexGuard<'_, BTreeMap<SpaceId, watch::Sender<Stamp>>> {
+        self.inner.heads.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     fn head_sender(&self, space: &SpaceId) -> watch::Sender<Stamp> {
-        let mut heads = self.inner.heads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        heads.entry(space.clone()).or_insert_with(|| watch::channel(Stamp(0)).0).clone()
+        self.heads().entry(space.clone()).or_insert_with(|| watch::channel(Stamp(0)).0).clone()
     }
 }

@@ -46,12 +46,24 @@ pub struct Held {
 }
 
 impl Node {
-    /// Forgets what no live device can need any more. With `dry` nothing goes, and it is counted who holds
-    /// back how much.
+    /// Forgets what no live device can need any more, of what is shared too. With `dry` nothing goes, and it is
+    /// counted who holds back how much.
     ///
     /// Errors: [`ReplicaError::Invalid`] while the head is ahead of the clock: a clock that jumps must not
     /// make devices look long gone.
     pub async fn purge(&self, space: &SpaceId, keep: &Keep, dry: bool) -> Result<Purge, ReplicaError> {
+        let mut all = self.purge_one(space, keep, dry).await?;
+        if let Some(shared) = self.beside(space).await? {
+            let Purge { rows, held, .. } = self.purge_one(&shared, keep, dry).await?;
+            for (what, rows) in rows {
+                *all.rows.entry(what).or_default() += rows;
+            }
+            all.held.extend(held.into_iter().filter(|held| held.rows > 0));
+        }
+        Ok(all)
+    }
+
+    async fn purge_one(&self, space: &SpaceId, keep: &Keep, dry: bool) -> Result<Purge, ReplicaError> {
         let now = self.inner.clock.now();
         let ahead = self.inner.store.space(space).await?.head.time().since(now);
         if ahead > i64::try_from(HEAD_AHEAD_ALARM.as_micros()).unwrap_or(i64::MAX) {
@@ -83,13 +95,16 @@ impl Node {
         Ok(Purge { lines, rows, held })
     }
 
-    /// Everybody whose cursor counts: the space's devices, and the upstream for a node in the middle.
+    /// Everybody whose cursor counts: the space's devices, and the upstream for a node in the middle. What is shared
+    /// is read by the devices of every space.
     async fn readers(&self, space: &SpaceId, now: Time) -> Result<Vec<Reader>, ReplicaError> {
-        let devices = self.inner.store.devices().await?.into_iter().filter(|d| d.space == *space);
+        let is_shared = *space == SpaceId::shared();
+        let devices = self.inner.store.devices().await?.into_iter();
         let mut readers: Vec<Reader> = devices
+            .filter(|device| is_shared || device.space == *space)
             .map(|device| Reader {
                 name: (device.id.to_string(), device.name),
-                read: device.pulled,
+                read: if is_shared { device.pulled_shared } else { device.pulled },
                 seen: device.last_seen_at.unwrap_or(device.created_at),
                 active: device.status == DeviceStatus::Active,
             })
@@ -147,10 +162,16 @@ impl Purger {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                match node.purge(&space, &keep, false).await {
-                    Ok(purge) if purge.rows.is_empty() => {}
-                    Ok(purge) => tracing::info!(rows = ?purge.rows, "purged what no live device needs"),
-                    Err(error) => tracing::warn!(%error, "nothing could be purged"),
+                let mut spaces = node.named_spaces().await.unwrap_or_default();
+                spaces.insert(space.clone());
+                for space in spaces {
+                    match node.purge(&space, &keep, false).await {
+                        Ok(purge) if purge.rows.is_empty() => {}
+                        Ok(purge) => {
+                            tracing::info!(%space, rows = ?purge.rows, "purged what no live device needs")
+                        }
+                        Err(error) => tracing::warn!(%space, %error, "nothing could be purged"),
+                    }
                 }
             }
         }))

@@ -61,7 +61,7 @@ impl Node {
     /// Reads the state of a space.
     pub async fn status(&self, space: &SpaceId) -> Result<Status, ReplicaError> {
         let store = &self.inner.store;
-        let state = store.space(space).await?;
+        let state = self.state(space).await?;
         let followed = store.followed(space).await?;
         let now = self.inner.clock.now();
         let forgotten = self.inner.forgotten.lock().unwrap_or_else(PoisonError::into_inner).clone();

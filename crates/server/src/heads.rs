@@ -32,7 +32,7 @@ impl Heads {
 
     /// The head of a space now, and every later one.
     pub(crate) async fn watch(&self, space: &SpaceId) -> Result<watch::Receiver<Stamp>, ReplicaError> {
-        let head = self.node.store().space(space).await?.head;
+        let head = self.node.state(space).await?.head;
         let mut watched = self.lock();
         if let Some(sender) = watched.get(space) {
             sender.send_if_modified(|seen| raise(seen, head));
@@ -63,7 +63,7 @@ impl Heads {
                     let head = *announced.borrow_and_update();
                     sender.send_if_modified(|seen| raise(seen, head));
                 }
-                _ = poll.tick() => match self.node.store().space(&space).await {
+                _ = poll.tick() => match self.node.state(&space).await {
                     Ok(state) => {
                         sender.send_if_modified(|seen| raise(seen, state.head));
                     }

@@ -53,16 +53,9 @@ impl Host {
         Ok(Decided { receipts, epoch, before, head })
     }
 
-    /// Notes how far a device has read, whichever wire it reads by: what it sends back as its cursor, it has,
-    /// and no more: a device that was restored or begins anew holds tombstones back again. The feed has
-    /// already looked at the cursor's seal.
+    /// Notes how far a device has read, whichever wire it reads by ([`Node::note_read`](ropeway_replica::Node::note_read)).
     pub async fn note_read(&self, caller: &Caller, cursor: Option<&str>) {
-        let stamp = match cursor {
-            None => Some(Stamp(0)),
-            Some(cursor) => cursor.split(['.', '~']).next().and_then(|stamp| stamp.parse().ok()).map(Stamp),
-        };
-        let Some(stamp) = stamp.filter(|stamp| caller.device.pulled != Some(*stamp)) else { return };
-        if let Err(error) = self.node().pulled(&caller.device, stamp).await {
+        if let Err(error) = self.node().note_read(&caller.device, cursor).await {
             tracing::warn!(%error, "how far a device has pulled could not be noted");
         }
     }

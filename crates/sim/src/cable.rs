@@ -1,6 +1,6 @@
 //! The way to the upstream, which loses, repeats, delays and cuts, and during which other things happen.
 
-use crate::{forget::stamp_of, host::locked, story::Fault, world::World};
+use crate::{host::locked, story::Fault, world::World};
 use async_trait::async_trait;
 use bytes::Bytes;
 use ropeway_core::{change::Batch, nonce::Pair, time::Stamp};
@@ -94,13 +94,7 @@ impl Cable {
         let page = node.feed_to(&device, &[], &request).await.map_err(|e| self.world.problem(e))?;
         self.world.fed(host, &device, &page.rows).await;
         // As the server does: what a device sends back as its cursor it has, and no more.
-        let upto = match cursor {
-            None => Some(Stamp(0)),
-            Some(cursor) => stamp_of(cursor),
-        };
-        if let Some(upto) = upto.filter(|stamp| device.pulled != Some(*stamp)) {
-            node.pulled(&device, upto).await.map_err(|e| self.world.problem(e))?;
-        }
+        node.note_read(&device, cursor).await.map_err(|e| self.world.problem(e))?;
         let end = PageEnd {
             cursor: page.cursor,
             epoch: page.epoch,

@@ -212,7 +212,7 @@ pass_on! {
     reads devices() -> Vec<Device>;
     reads device(space: &SpaceId, id: &DeviceId) -> Option<Device>;
     reads device_by_token(token_hash: &str) -> Option<Device>;
-    writes touch_device(space: &SpaceId, id: &DeviceId, seen: Time, pulled: Option<Stamp>) -> ();
+    writes touch_device(space: &SpaceId, id: &DeviceId, seen: Time, pulled: Option<Stamp>, shared: Option<Stamp>) -> ();
     writes add_member(member: &Member) -> bool;
     writes put_member(member: &Member) -> ();
     reads members() -> Vec<Member>;

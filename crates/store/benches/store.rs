@@ -224,7 +224,7 @@ async fn pull(dir: &Path, sample: &Sample) -> [Duration; 3] {
         let Step::Rows(feds) = step else { unreachable!() };
         if snapshot.keys.records.is_empty() {
             let records = feds.iter().map(|f| f.key.clone()).collect();
-            return Decision::Need(Keys { records, ..Keys::default() });
+            return Decision::from(Keys { records, ..Keys::default() });
         }
         let upstream = |f: &Fed| Some(Upstream { epoch: epoch("cloud"), version: f.version, held: None });
         let row = |f: &Fed| {

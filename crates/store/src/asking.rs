@@ -18,7 +18,7 @@ use std::{
 /// What the store does next.
 pub(crate) enum Asked {
     /// Load these into the snapshot, tell [`Asking::loaded`], then call [`Asking::next`] again.
-    Load(Keys),
+    Load(Box<Keys>),
     /// Write this.
     Plan(Box<Plan>),
 }
@@ -52,7 +52,7 @@ impl Asking {
         decide: &mut dyn FnMut(&Snapshot) -> Decision,
     ) -> Result<Asked, StoreError> {
         if let Some(keys) = self.first.take() {
-            return Ok(Asked::Load(keys));
+            return Ok(Asked::Load(Box::new(keys)));
         }
         let snapshot = &self.snapshot;
         let decision = catch_unwind(AssertUnwindSafe(|| decide(snapshot)))
@@ -63,7 +63,7 @@ impl Asking {
                 Ok(Asked::Plan(plan))
             }
             Decision::Need(keys) => {
-                let missing = missing(&self.snapshot.keys, keys);
+                let missing = missing(&self.snapshot.keys, *keys);
                 if missing.is_empty() {
                     return Err(fault("a decision asked again for what it had been given".into()));
                 }
@@ -71,7 +71,7 @@ impl Asking {
                     return Err(fault(format!("a decision asked for more than {NEED_ROUNDS_MAX} times")));
                 }
                 self.left -= 1;
-                Ok(Asked::Load(missing))
+                Ok(Asked::Load(Box::new(missing)))
             }
         }
     }
@@ -167,6 +167,7 @@ pub(crate) fn words(panic: &(dyn Any + Send)) -> &str {
 
 fn missing(loaded: &Keys, mut keys: Keys) -> Keys {
     keys.records.retain(|k| !loaded.records.contains(k));
+    keys.shared.retain(|k| !loaded.shared.contains(k));
     keys.receipts.retain(|k| !loaded.receipts.contains(k));
     keys.twins.retain(|k| !loaded.twins.contains(k));
     keys.links.retain(|k| !loaded.links.contains(k));

@@ -274,6 +274,7 @@ pub(crate) const TABLES: [Table; 20] = [
             ("created_at", Big),
             ("last_seen_at", Big),
             ("pulled", Big),
+            ("pulled_shared", Big),
         ],
     },
     Table {

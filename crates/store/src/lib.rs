@@ -364,13 +364,15 @@ pub trait Store: Quarantine {
     async fn device(&self, space: &SpaceId, id: &DeviceId) -> Result<Option<Device>, StoreError>;
     /// The device whose token hashes to this.
     async fn device_by_token(&self, token_hash: &str) -> Result<Option<Device>, StoreError>;
-    /// Notes when a device was last seen and how far it has pulled. Never makes a revoked device active.
+    /// Notes when a device was last seen and how far it has pulled, its space and what is shared. Never makes a
+    /// revoked device active.
     async fn touch_device(
         &self,
         space: &SpaceId,
         id: &DeviceId,
         seen: Time,
         pulled: Option<Stamp>,
+        shared: Option<Stamp>,
     ) -> Result<(), StoreError>;
 
     /// Adds a person of this node (ISMF-038: they never sync). False, and nothing is written, where the

@@ -302,8 +302,7 @@ impl<S: Shelf> Page<'_, S> {
         let mut sum = Digest::default();
         for (sight, digest) in self.shelf.sights().await? {
             if audience::sees(&self.keys, &sight) {
-                sum.count += digest.count;
-                sum.sum = sum.sum.wrapping_add(digest.sum);
+                sum = sum.plus(digest);
             }
         }
         Ok(sum)

@@ -30,6 +30,8 @@ pub struct Device {
     pub last_seen_at: Option<Time>,
     /// How far it has pulled: what it may still need is newer than this.
     pub pulled: Option<Stamp>,
+    /// How far it has pulled of what the app shares, where that is kept beside its space.
+    pub pulled_shared: Option<Stamp>,
 }
 
 /// Whether a device may sync (ISMF-050). `offline` is not stored: it is derived from when it last spoke.

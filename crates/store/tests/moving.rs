@@ -190,6 +190,7 @@ async fn everything(store: &Stored) {
         created_at: NOW,
         last_seen_at: pulled.map(|_| NOW),
         pulled,
+        pulled_shared: pulled,
     };
     store.put_device(&device(space(), DeviceStatus::Active, Some(Stamp(3)))).await.unwrap();
     store.put_device(&device(other(), DeviceStatus::Decommissioned, None)).await.unwrap();

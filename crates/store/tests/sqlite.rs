@@ -447,6 +447,7 @@ async fn conflicts_and_devices_are_shown_as_documented() {
         created_at: NOW,
         last_seen_at: None,
         pulled: None,
+        pulled_shared: None,
     };
     store.put_device(&pi).await.unwrap();
     let (names, rows) = query(&file(&dir), "SELECT * FROM devices");

@@ -98,6 +98,9 @@ impl Work<'_> {
 
     /// Who settles conflicts is the profile's word.
     fn may_not_resolve(&self, change: &Change, conflict: &Conflict) -> Option<String> {
+        if self.profile.is_shared(&conflict.collection) && !self.may_write(&conflict.collection) {
+            return Some(self.may_not_write(&conflict.collection));
+        }
         let role = self.profile.roles.get(&self.grant.role);
         let resolves = role.is_some_and(|r| r.resolve);
         match self.profile.resolver {

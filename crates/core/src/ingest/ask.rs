@@ -35,8 +35,7 @@ impl Work<'_> {
             return refuse(Code::UnknownCollection, text);
         };
         if !self.may_write(&about.collection) {
-            let text = format!("the role `{}` may not write `{}`", self.grant.role, about.collection);
-            return refuse(Code::Forbidden, text);
+            return refuse(Code::Forbidden, self.may_not_write(&about.collection));
         }
         if about == other {
             return refuse(Code::Invalid, format!("{about} is itself"));

@@ -167,6 +167,9 @@ impl Work<'_> {
         let mut open = vec![(root.clone(), 0)];
         let mut missing = false;
         while let Some((parent, depth)) = open.pop() {
+            if let Some(text) = self.kept(&parent) {
+                return Ok(Err(text));
+            }
             let Ok(links) = self.links_to(&parent) else {
                 missing = true;
                 continue;
@@ -226,6 +229,17 @@ impl Work<'_> {
             }
         }
         if missing { Err(Missing) } else { Ok(Ok(falls)) }
+    }
+
+    /// Why a record is never deleted, where what may refer to it is in no one's sight.
+    fn kept(&self, key: &Key) -> Option<String> {
+        let kept = self.profile.rules(&key.collection).is_some_and(|rules| rules.kept);
+        kept.then(|| {
+            format!(
+                "records of spaces that nobody here sees may refer to {key}, so it is never deleted: say in a field \
+                 of its own that it is out of use"
+            )
+        })
     }
 
     fn fall(&mut self, key: &Key, fall: Fall, by: &By<'_>) -> Step<()> {

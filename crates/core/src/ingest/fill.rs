@@ -25,7 +25,7 @@ pub fn fill(snapshot: &Snapshot, keys: &[Key], listed: Stamp, profile: &Profile)
     let mut work = Work::new(snapshot, profile, &grant);
     match work.filled(keys) {
         Ok(plan) => Decision::Plan(Box::new(plan)),
-        Err(_) => Decision::Need(work.need),
+        Err(_) => Decision::from(work.need),
     }
 }
 

@@ -25,10 +25,10 @@ impl Work<'_> {
     /// their audience.
     pub(crate) fn finish(mut self, most: usize) -> Option<Decision> {
         if !self.need.is_empty() {
-            return Some(Decision::Need(self.need));
+            return Some(Decision::from(self.need));
         }
         let flowed = if self.profile.has_audiences() { self.flowed() } else { Ok(None) };
-        let Ok(flowed) = flowed else { return Some(Decision::Need(self.need)) };
+        let Ok(flowed) = flowed else { return Some(Decision::from(self.need)) };
         if flowed.as_ref().is_some_and(|f| f.flow.moved() > most) {
             return None;
         }

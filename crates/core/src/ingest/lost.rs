@@ -73,6 +73,10 @@ impl Work<'_> {
     }
 
     fn lost_refused(&self, change: &Change) -> Option<Answer> {
+        if self.profile.is_shared(&change.collection) && !self.may_write(&change.collection) {
+            let text = self.may_not_write(&change.collection);
+            return Some(Answer::refused(change, Code::Forbidden, None, text));
+        }
         let role = self.profile.roles.get(&self.grant.role).map(|role| &role.write);
         let writes_nothing = match role {
             Some(Writes::All) => false,

@@ -26,7 +26,7 @@ use crate::{
     limits,
     plan::{Decision, Keys, Plan, Snapshot},
     planted::{self, Bug},
-    profile::{self, Profile, Rules, Writes},
+    profile::{self, Profile, Rules},
     receipt::{Code, Detail, Reason, Remembered, Verdict},
     record::State,
     time::Time,
@@ -60,7 +60,10 @@ pub fn keys(batch: &Batch, profile: &Profile, follows: bool) -> Keys {
                 if restricted(&parent.collection) {
                     keys.audiences.insert(parent.clone());
                 }
-                keys.records.insert(parent);
+                match batch.apart && profile.is_shared(&parent.collection) {
+                    true => keys.shared.insert(parent),
+                    false => keys.records.insert(parent),
+                };
             }
         }
     }
@@ -80,6 +83,7 @@ pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision
     let decided = |moves: bool, most: usize| {
         let mut work = Work::new(snapshot, profile, &batch.grant);
         work.repeatable = batch.repeatable;
+        work.apart = batch.apart;
         work.refuses_moves = !moves;
         work.pending.reserve(batch.changes.len());
         work.touched.reserve(batch.changes.len());
@@ -93,7 +97,7 @@ pub fn decide(snapshot: &Snapshot, batch: &Batch, profile: &Profile) -> Decision
     // Where too many records would change their audience in one plan, nothing that moves any is taken.
     let most = limits::AUDIENCE_MOVES_MAX;
     let bounded = decided(true, most).or_else(|| decided(false, most));
-    bounded.or_else(|| decided(true, usize::MAX)).unwrap_or(Decision::Need(Keys::default()))
+    bounded.or_else(|| decided(true, usize::MAX)).unwrap_or(Decision::from(Keys::default()))
 }
 
 /// One change being decided.
@@ -192,7 +196,7 @@ impl Work<'_> {
             return self.take_lost(&case, lost);
         }
         if !self.may_write(&change.collection) {
-            let text = format!("the role `{}` may not write `{}`", self.grant.role, change.collection);
+            let text = self.may_not_write(&change.collection);
             return Ok(Answer::refused(change, Code::Forbidden, None, text));
         }
         let mut clean = change.clone();
@@ -286,11 +290,16 @@ impl Work<'_> {
     }
 
     pub(crate) fn may_write(&self, collection: &str) -> bool {
-        match self.profile.roles.get(&self.grant.role).map(|role| &role.write) {
-            Some(Writes::All) => true,
-            Some(Writes::Only(names)) => names.iter().any(|n| n == collection),
-            None => false,
-        }
+        self.profile.may_write(&self.grant.role, collection)
+    }
+
+    /// Why not.
+    pub(crate) fn may_not_write(&self, collection: &str) -> String {
+        let why = match self.profile.is_shared(collection) {
+            true => ", which is the same for everybody: a role that may has to name it",
+            false => "",
+        };
+        format!("the role `{}` may not write `{collection}`{why}", self.grant.role)
     }
 
     /// Corrects the author's clock by its measured offset; only the top clamps what is still ahead.

@@ -97,6 +97,8 @@ pub(crate) struct Work<'a> {
     pub(crate) passed: BTreeSet<Key>,
     /// Whether edits that move records between audiences are refused.
     pub(crate) refuses_moves: bool,
+    /// Whether records of shared collections are kept beside this space.
+    pub(crate) apart: bool,
 }
 
 impl<'a> Work<'a> {
@@ -127,6 +129,7 @@ impl<'a> Work<'a> {
             gone: BTreeSet::new(),
             passed: BTreeSet::new(),
             refuses_moves: false,
+            apart: false,
         }
     }
 
@@ -149,11 +152,20 @@ impl<'a> Work<'a> {
         if let Some(record) = self.snap.records.get(key) {
             return Ok(Some(record.clone()));
         }
-        if self.snap.keys.records.contains(key) {
+        let (asked, need) = match self.is_apart(key) {
+            true => (&self.snap.keys.shared, &mut self.need.shared),
+            false => (&self.snap.keys.records, &mut self.need.records),
+        };
+        if asked.contains(key) {
             return Ok(None);
         }
-        self.need.records.insert(key.clone());
+        need.insert(key.clone());
         Err(Missing)
+    }
+
+    /// Whether a record is the app's, and so kept beside the space in which this is decided.
+    pub(crate) fn is_apart(&self, key: &Key) -> bool {
+        self.apart && self.profile.is_shared(&key.collection)
     }
 
     /// A record through `joined_into`: the survivor where it was joined.

@@ -7,6 +7,7 @@ use super::{
     draft::{CollectionDraft, Draft, FieldDraft, GroupDraft, RoleDraft, SameDraft},
     names, normalise, order,
     rule::{RuleDraft, misfit, role_of, type_word, word},
+    shared,
     source::{At, Mistakes, unknown},
 };
 use crate::limits;
@@ -17,6 +18,7 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     names::check(&draft, mistakes);
     roles(&draft, mistakes);
     audience::circles(&draft.collections, mistakes);
+    shared::check(&draft.collections, mistakes);
     let known: Vec<&str> = draft.collections.iter().map(|c| c.name.get_ref().as_str()).collect();
     let role_names: Vec<&str> = draft.roles.iter().map(|r| r.name.get_ref().as_str()).collect();
     if let Some(name) = draft.views.numbered.as_ref().filter(|n| !known.contains(&n.get_ref().as_str())) {
@@ -34,11 +36,13 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     let compiled = draft.collections.iter().map(|collection| {
         let mut rules = Scope { collection, known: &known, roles: &role_names }.rules(mistakes);
         rules.audience = audience::compile(collection, &draft.collections, mistakes);
+        rules.kept = shared::is_referred_to(collection, &draft.collections);
         (collection.name.get_ref().clone(), rules)
     });
     let collections: BTreeMap<String, Rules> = compiled.collect();
     Profile {
         audiences: collections.values().any(|rules: &Rules| rules.audience.is_some()),
+        shares: collections.values().any(|rules| rules.shared),
         collections,
         order,
         roles: draft.roles.into_iter().map(|r| (r.name.get_ref().clone(), granted(r))).collect(),
@@ -122,6 +126,8 @@ impl Scope<'_> {
             stale_replace: c.stale_replace,
             same: c.same.as_ref().map(|same| self.same(same, mistakes)),
             audience: None,
+            shared: c.shared.is_some(),
+            kept: false,
             fields,
             references,
         }

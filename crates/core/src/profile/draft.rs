@@ -23,6 +23,7 @@ const COLLECTION: &[&str] = &[
     "stale_replace",
     "same",
     "audience",
+    "shared",
 ];
 const FIELD: &[&str] =
     &["type", "required", "server_only", "default", "merge", "tie", "order", "min", "max", "values"];
@@ -93,6 +94,8 @@ pub(super) struct CollectionDraft {
     pub(super) delete: DeleteRule,
     pub(super) stale_replace: StaleReplace,
     pub(super) same: Option<SameDraft>,
+    /// Whether it is shared, and where that is said.
+    pub(super) shared: Option<Span>,
     pub(super) audience: Option<AudienceDraft>,
 }
 
@@ -293,6 +296,7 @@ fn collection(name: At<String>, value: &At<DeValue<'_>>, mistakes: &mut Mistakes
         delete: chosen(table.choice("delete", &deletes, mistakes), DeleteRule::Park),
         stale_replace: chosen(table.choice("stale_replace", &stale, mistakes), StaleReplace::Diff),
         same: table.get("same").and_then(|v| same(v, mistakes)),
+        shared: table.get("shared").map(At::span).filter(|_| table.flag("shared", mistakes)),
         audience: table.get("audience").and_then(|v| audience::read(v, mistakes)),
         name,
     })

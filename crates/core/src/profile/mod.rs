@@ -9,6 +9,7 @@ mod order;
 pub mod parse;
 mod rule;
 pub mod same;
+mod shared;
 mod source;
 
 pub use audience::{Audience, KeyOf};
@@ -46,6 +47,8 @@ pub struct Profile {
     pub order: Vec<String>,
     /// Whether any collection has an audience.
     pub(crate) audiences: bool,
+    /// Whether any collection is shared.
+    pub(crate) shares: bool,
 }
 
 /// Who settles conflicts.
@@ -145,6 +148,11 @@ pub struct Rules {
     pub same: Option<Same>,
     /// Which readers its records are for; `None`: every reader of the space.
     pub audience: Option<Audience>,
+    /// Whether its records are the app's, the same ones for every space (IRON-032).
+    pub shared: bool,
+    /// Whether records of the spaces refer to it: then nobody can tell whether anything still needs one of its
+    /// records, and none is ever deleted.
+    pub(crate) kept: bool,
 }
 
 /// One declared field.
@@ -371,6 +379,23 @@ impl Profile {
     /// Whether any collection has an audience. A profile without pays nothing for them.
     pub fn has_audiences(&self) -> bool {
         self.audiences
+    }
+    /// Whether any collection is shared. A profile without pays nothing for them.
+    pub fn has_shared(&self) -> bool {
+        self.shares
+    }
+    /// Whether a collection's records are the app's, the same ones for every space.
+    pub fn is_shared(&self, collection: &str) -> bool {
+        self.shares && self.rules(collection).is_some_and(|rules| rules.shared)
+    }
+    /// Whether a role may write a collection. What is shared is everybody's, so a role that may write every
+    /// collection may write those of its space; one that is shared it has to name.
+    pub fn may_write(&self, role: &str, collection: &str) -> bool {
+        match self.roles.get(role).map(|role| &role.write) {
+            Some(Writes::All) => !self.is_shared(collection),
+            Some(Writes::Only(names)) => names.iter().any(|name| name == collection),
+            None => false,
+        }
     }
     /// Whether a role sees everything there is.
     pub fn sees_all(&self, role: &str) -> bool {

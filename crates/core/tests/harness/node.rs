@@ -139,7 +139,7 @@ impl Node {
                 Decision::Need(need) => {
                     let before = snapshot.keys.clone();
                     asked.push(format!("{need:?}"));
-                    self.load(need, &mut snapshot);
+                    self.load(*need, &mut snapshot);
                     assert_ne!(before, snapshot.keys, "a decision asked for what it had");
                 }
             }

@@ -117,7 +117,7 @@ pub struct Ground {
 }
 
 impl Ground {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), databases: Mutex::default() }
     }
 
@@ -447,8 +447,7 @@ impl Transport for Cable {
             FeedRequest { cursor: cursor.map(str::to_owned), limit: Some(limit), collections: vec![] };
         let device = self.door().await?;
         let page = self.cloud.feed_to(&device, &[], &request).await.map_err(problem)?;
-        let read = cursor.map_or(Some(0), |c| c.split(['.', '~']).next()?.parse().ok()).unwrap();
-        self.cloud.pulled(&device, Stamp(read)).await.map_err(problem)?;
+        self.cloud.note_read(&device, cursor).await.map_err(problem)?;
         let rows: Vec<Fed> = page.rows;
         *self.served.lock().unwrap() += rows.len();
         let end = PageEnd {

@@ -37,7 +37,7 @@ fn rows(from: i64, to: i64) -> Vec<Fed> {
 fn take_rows(snapshot: &Snapshot, rows: &[Fed]) -> Decision {
     let wanted: Keys = Keys { records: rows.iter().map(|r| r.key.clone()).collect(), ..Keys::default() };
     if !wanted.records.is_subset(&snapshot.keys.records) {
-        return Decision::Need(wanted);
+        return Decision::from(wanted);
     }
     let mut draft = Draft::over(snapshot);
     for row in rows {

@@ -24,6 +24,7 @@ fn reader(pulled: i64) -> Device {
         created_at: NOW,
         last_seen_at: None,
         pulled: Some(Stamp(pulled)),
+        pulled_shared: Some(Stamp(pulled)),
     }
 }
 

@@ -34,13 +34,13 @@ pub(super) async fn only_what_is_missing_is_loaded(on: On) {
         match round {
             1 => {
                 assert_eq!(loaded, ["a"]);
-                Decision::Need(keys(["a", "b", "x"]))
+                Decision::from(keys(["a", "b", "x"]))
             }
             2 => {
                 assert_eq!(loaded, ["a", "b"]);
                 assert_eq!(snapshot.keys, keys(["a", "b", "x"]));
                 let receipts = [ChangeId::trusted("c")].into();
-                Decision::Need(Keys { receipts, links: [key("a")].into(), ..Keys::default() })
+                Decision::from(Keys { receipts, links: [key("a")].into(), ..Keys::default() })
             }
             _ => {
                 assert_eq!(snapshot.keys.records.len(), 3, "what was loaded stays");
@@ -62,7 +62,7 @@ pub(super) async fn asking_without_end_is_a_fault(on: On) {
                 return Draft::over(snapshot).done();
             }
             let name = format!("n{round}");
-            Decision::Need(keys([name.as_str()]))
+            Decision::from(keys([name.as_str()]))
         };
         let ended = run(&store, keys(["a"]), decide).await;
         assert_eq!(ended.is_ok(), ends_well, "{ended:?}");
@@ -73,7 +73,7 @@ pub(super) async fn asking_without_end_is_a_fault(on: On) {
 
 pub(super) async fn asking_again_is_a_fault(on: On) {
     let store = opened(&on).await;
-    let ended = run(&store, keys(["a"]), |_| Decision::Need(keys(["a"]))).await;
+    let ended = run(&store, keys(["a"]), |_| Decision::from(keys(["a"]))).await;
     assert!(matches!(ended, Err(StoreError::Fault { .. })), "{ended:?}");
 }
 

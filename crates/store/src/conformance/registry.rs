@@ -20,6 +20,7 @@ fn pi(name: &str) -> Device {
         created_at: NOW,
         last_seen_at: None,
         pulled: None,
+        pulled_shared: None,
     }
 }
 
@@ -37,9 +38,9 @@ pub(super) async fn devices_round_trip(on: On) {
     assert!(store.put_device(&stolen).await.is_err(), "a token is one device's");
     let revoked = Device { status: DeviceStatus::Decommissioned, ..start };
     store.put_device(&revoked).await.unwrap();
-    store.touch_device(&space(), &device("start"), Time(50), Some(Stamp(7))).await.unwrap();
-    store.touch_device(&space(), &device("start"), Time(40), None).await.unwrap();
-    store.touch_device(&space(), &device("none"), Time(40), None).await.unwrap();
+    store.touch_device(&space(), &device("start"), Time(50), Some(Stamp(7)), Some(Stamp(3))).await.unwrap();
+    store.touch_device(&space(), &device("start"), Time(40), None, None).await.unwrap();
+    store.touch_device(&space(), &device("none"), Time(40), None, None).await.unwrap();
     let seen = store.device(&space(), &device("start")).await.unwrap().unwrap();
     assert_eq!(seen.status, DeviceStatus::Decommissioned, "being seen makes nobody active");
     assert_eq!((seen.last_seen_at, seen.pulled), (Some(Time(50)), Some(Stamp(7))));

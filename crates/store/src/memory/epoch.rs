@@ -23,6 +23,9 @@ impl All {
             for device in self.devices.values_mut().filter(|d| d.space == *id) {
                 device.pulled = device.pulled.map(|pulled| pulled.min(gap.after));
             }
+            for device in self.devices.values_mut().filter(|_| *id == SpaceId::shared()) {
+                device.pulled_shared = device.pulled_shared.map(|pulled| pulled.min(gap.after));
+            }
         }
         self.generation += 1;
     }

@@ -88,7 +88,7 @@ impl MemoryStore {
     /// Asks until there is a plan that can be written.
     fn ask(
         &self,
-        space: &Space,
+        (space, shared): (&Space, Option<&Space>),
         now: Time,
         keys: Keys,
         decide: &mut dyn FnMut(&Snapshot) -> ropeway_core::plan::Decision,
@@ -106,7 +106,10 @@ impl MemoryStore {
             match asking.next(decide)? {
                 Asked::Load(keys) => {
                     space.load(&keys, &mut asking.snapshot);
-                    asking.loaded(keys);
+                    if let Some(shared) = shared {
+                        shared.load_records(keys.shared.clone(), &mut asking.snapshot);
+                    }
+                    asking.loaded(*keys);
                 }
                 Asked::Plan(plan) => {
                     space.refuse(&plan)?;
@@ -141,9 +144,9 @@ impl Store for MemoryStore {
         mut decide: Decide,
     ) -> Result<Plan, StoreError> {
         let mut all = self.all();
-        let there = all.space_mut(space)?;
-        let mut plan = self.ask(there, now, keys, &mut *decide)?;
-        let wrote = there.apply(&mut plan);
+        let beside = all.spaces.get(&SpaceId::shared());
+        let mut plan = self.ask((all.space(space)?, beside), now, keys, &mut *decide)?;
+        let wrote = all.space_mut(space)?.apply(&mut plan);
         all.generation += i64::from(wrote);
         Ok(*plan)
     }
@@ -285,7 +288,7 @@ impl Store for MemoryStore {
         let taken = rows.len() as u64;
         for rows in rows.chunks(CHUNK) {
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
-            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            let mut plan = self.ask((&copy, None), now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
         copy.stage(&epoch, waiting, &upto);
@@ -347,7 +350,7 @@ impl Store for MemoryStore {
         }
         for rows in staged.chunks(CHUNK) {
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Rows(rows));
-            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            let mut plan = self.ask((&copy, None), now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
         let mut settling = Settling::default();
@@ -357,7 +360,7 @@ impl Store for MemoryStore {
                 break;
             }
             let mut decide = |snapshot: &Snapshot| absorb(snapshot, Step::Settle(&entries));
-            let mut plan = self.ask(&copy, now, Keys::default(), &mut decide)?;
+            let mut plan = self.ask((&copy, None), now, Keys::default(), &mut decide)?;
             copy.apply(&mut plan);
         }
         copy.filling = false;
@@ -415,11 +418,13 @@ impl Store for MemoryStore {
         id: &DeviceId,
         seen: Time,
         pulled: Option<Stamp>,
+        shared: Option<Stamp>,
     ) -> Result<(), StoreError> {
         let mut all = self.all();
         if let Some(device) = all.devices.get_mut(&(space.clone(), id.clone())) {
             device.last_seen_at = device.last_seen_at.max(Some(seen));
             device.pulled = pulled.or(device.pulled);
+            device.pulled_shared = shared.or(device.pulled_shared);
             all.generation += 1;
         }
         Ok(())

@@ -83,13 +83,17 @@ impl Default for Space {
 }
 
 impl Space {
-    /// Adds what `keys` names to the snapshot.
-    pub(super) fn load(&self, keys: &Keys, into: &mut Snapshot) {
-        let mut asked = keys.records.clone();
+    /// Adds these records to the snapshot, with the survivors of those that are joined.
+    pub(super) fn load_records(&self, mut asked: BTreeSet<Key>, into: &mut Snapshot) {
         while !asked.is_empty() {
             let found = asked.iter().filter_map(|k| self.records.get(k).map(|r| (k.clone(), r.clone())));
             asked = take_in(into, found.collect());
         }
+    }
+
+    /// Adds what `keys` names to the snapshot.
+    pub(super) fn load(&self, keys: &Keys, into: &mut Snapshot) {
+        self.load_records(keys.records.clone(), into);
         for change in &keys.receipts {
             into.receipts.extend(self.receipts.get(change).map(|r| (change.clone(), r.clone())));
         }

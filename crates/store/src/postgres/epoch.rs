@@ -21,6 +21,7 @@ const SET_DOWN: &str = "UPDATE rw_records r SET stamp = n.stamp
 const HISTORY: &str = "UPDATE rw_history SET stamp = $2 WHERE space = $1 AND stamp > $2";
 const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = $2 WHERE space = $1 AND stamp > $2";
 const CURSORS: &str = "UPDATE rw_devices SET pulled = $2 WHERE space = $1 AND pulled > $2";
+const SHARED_CURSORS: &str = "UPDATE rw_devices SET pulled_shared = $1 WHERE pulled_shared > $1";
 const GAP: &str = "INSERT INTO rw_gaps (space, begins, after, lost, epoch) VALUES ($1, $2, $3, $4, $5)
   ON CONFLICT (space, begins) DO UPDATE SET after = excluded.after, lost = excluded.lost,
   epoch = excluded.epoch";
@@ -47,6 +48,9 @@ pub(super) async fn begin(tx: &Tx, next: &Epoch, now: Time, restamp: bool) -> Do
         }
         let Gap { after, begins, lost } = begin.gap;
         tx.execute(CURSORS, &[&id, &after.0]).await?;
+        if id == &*SpaceId::shared() {
+            tx.execute(SHARED_CURSORS, &[&after.0]).await?;
+        }
         tx.execute(GAP, &[&space.no, &begins.0, &after.0, &lost.0, &space.epoch.as_str()]).await?;
         space.head = begin.head;
         space.purged = space.purged.min(begin.head);

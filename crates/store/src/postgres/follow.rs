@@ -243,7 +243,7 @@ async fn ask(
         match asking.next(&mut |snapshot| decide(snapshot, step))? {
             Asked::Load(keys) => {
                 load(tx, space.no, &keys, &mut asking.snapshot).await?;
-                asking.loaded(keys);
+                asking.loaded(*keys);
             }
             Asked::Plan(mut plan) => {
                 apply(tx, space, &mut plan).await?;

@@ -14,7 +14,7 @@ use crate::{
     codes,
 };
 use ropeway_core::{
-    id::{ChangeId, Collection, DeviceId, Key, RecordId},
+    id::{ChangeId, Collection, DeviceId, Key, RecordId, SpaceId},
     plan::{Keys, Link, Print, Probe, Snapshot},
     receipt::Remembered,
     record::Record,
@@ -22,12 +22,20 @@ use ropeway_core::{
 };
 use std::collections::BTreeSet;
 
-const RECORDS: &str = concat!(
-    "SELECT ",
-    rows::record_columns!(),
-    " FROM unnest($2::text[], $3::text[]) AS k (collection, id) CROSS JOIN LATERAL (SELECT *
-      FROM rw_records r WHERE r.space = $1 AND r.collection = k.collection AND r.id = k.id OFFSET 0) r"
-);
+macro_rules! records {
+    ($space:literal) => {
+        concat!(
+            "SELECT ",
+            rows::record_columns!(),
+            " FROM unnest($2::text[], $3::text[]) AS k (collection, id) CROSS JOIN LATERAL (SELECT *
+              FROM rw_records r WHERE r.space = ",
+            $space,
+            " AND r.collection = k.collection AND r.id = k.id OFFSET 0) r"
+        )
+    };
+}
+const RECORDS: &str = records!("$1");
+const SHARED: &str = records!("(SELECT no FROM rw_spaces WHERE id = $1)");
 const RECEIPTS: &str = "SELECT r.change, r.content, r.device, r.verdict, r.collection, r.record, r.version,
   r.stamp, r.detail FROM unnest($2::text[]) AS k (change)
   CROSS JOIN LATERAL (SELECT * FROM rw_receipts r WHERE r.space = $1 AND r.change = k.change OFFSET 0) r";
@@ -42,8 +50,9 @@ const LINKS: &str = "SELECT l.parent_collection, l.parent, l.field, l.child_coll
 
 /// Adds what `keys` names to the snapshot. The reads travel together.
 pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) -> Done<()> {
-    let (found, receipts, twins, links, over, by_seq, audiences, readers) = together!(
+    let (found, beside, receipts, twins, links, over, by_seq, audiences, readers) = together!(
         found: records(tx, space, keys.records.iter()),
+        beside: shared(tx, keys.shared.iter()),
         receipts: receipts(tx, space, &keys.receipts),
         twins: twins(tx, space, &keys.twins),
         links: links(tx, space, &keys.links),
@@ -56,6 +65,10 @@ pub(super) async fn load(tx: &Tx, space: i32, keys: &Keys, into: &mut Snapshot) 
     while !survivors.is_empty() {
         let found = records(tx, space, survivors.iter()).await?;
         survivors = take_in(into, found);
+    }
+    let mut survivors = take_in(into, beside);
+    while !survivors.is_empty() {
+        survivors = take_in(into, shared(tx, survivors.iter()).await?);
     }
     into.receipts.extend(receipts.into_iter().map(|r| (r.change.clone(), r)));
     for (probe, print) in twins {
@@ -94,6 +107,16 @@ pub(super) async fn records(
         return Ok(Vec::new());
     }
     tx.query(RECORDS, &[&space, &collections, &ids]).await?.iter().map(rows::record).collect()
+}
+
+/// The records of the app's shared space among `keys` that exist.
+async fn shared(tx: &Tx, keys: impl Iterator<Item = &Key>) -> Done<Vec<(Key, Record)>> {
+    let (collections, ids) = columns(keys);
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let space = SpaceId::shared();
+    tx.query(SHARED, &[&space.as_str(), &collections, &ids]).await?.iter().map(rows::record).collect()
 }
 
 async fn receipts(tx: &Tx, space: i32, asked: &BTreeSet<ChangeId>) -> Done<Vec<Remembered>> {

@@ -370,10 +370,12 @@ impl Store for PostgresStore {
         id: &DeviceId,
         seen: Time,
         pulled: Option<Stamp>,
+        shared: Option<Stamp>,
     ) -> Result<(), StoreError> {
+        let read = (pulled, shared);
         self.db
-            .once((space.clone(), id.clone(), seen, pulled), |tx, (space, id, seen, pulled)| {
-                Box::pin(registry::touch_device(tx, space, id, *seen, *pulled))
+            .once((space.clone(), id.clone(), seen, read), |tx, (space, id, seen, read)| {
+                Box::pin(registry::touch_device(tx, space, id, *seen, *read))
             })
             .await
     }

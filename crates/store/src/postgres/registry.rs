@@ -15,7 +15,8 @@ macro_rules! put {
     ($rest:literal) => {
         concat!(
             "INSERT INTO rw_devices (id, space, name, mode, role, status, token_hash, metadata, created_at, \
-             last_seen_at, pulled) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) \
+             last_seen_at, pulled, pulled_shared) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) \
              ON CONFLICT (space, id) DO ",
             $rest
         )
@@ -25,13 +26,13 @@ const ADD_DEVICE: &str = put!("NOTHING");
 const PUT_DEVICE: &str = put!(
     "UPDATE SET name = excluded.name, mode = excluded.mode, role = excluded.role, status = excluded.status, \
      token_hash = excluded.token_hash, metadata = excluded.metadata, created_at = excluded.created_at, \
-     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled"
+     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled, pulled_shared = excluded.pulled_shared"
 );
 macro_rules! devices {
     ($rest:literal) => {
         concat!(
             "SELECT id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, \
-             pulled FROM rw_devices ",
+             pulled, pulled_shared FROM rw_devices ",
             $rest
         )
     };
@@ -55,7 +56,7 @@ const TOUCH: &str = concat!(
     "WITH unsynced AS MATERIALIZED (SELECT set_config('synchronous_commit', 'off', true)), counted AS (",
     count!(""),
     ") UPDATE rw_devices SET last_seen_at = greatest(coalesce(last_seen_at, $2), $2),
-     pulled = coalesce($3, pulled) FROM unsynced WHERE space = $4 AND id = $1"
+     pulled = coalesce($3, pulled), pulled_shared = coalesce($5, pulled_shared) FROM unsynced WHERE space = $4 AND id = $1"
 );
 const PUT_MEMBER: &str = "INSERT INTO rw_members (email, space, role, password_hash, disabled, created_at)
   VALUES ($1, $2, $3, $4, $5, $6)
@@ -119,7 +120,7 @@ pub(super) async fn put_device(tx: &Tx, device: &Device) -> Done<()> {
 }
 
 async fn write_device(tx: &Tx, sql: &'static str, device: &Device) -> Done<u64> {
-    let params: [&(dyn ToSql + Sync); 11] = [
+    let params: [&(dyn ToSql + Sync); 12] = [
         &device.id.as_str(),
         &device.space.as_str(),
         &device.name,
@@ -131,6 +132,7 @@ async fn write_device(tx: &Tx, sql: &'static str, device: &Device) -> Done<u64> 
         &device.created_at.0,
         &device.last_seen_at.map(|t| t.0),
         &device.pulled.map(|s| s.0),
+        &device.pulled_shared.map(|s| s.0),
     ];
     let wrote = tx.execute(sql, &params).await?;
     count(tx).await?;
@@ -158,9 +160,10 @@ pub(super) async fn touch_device(
     space: &SpaceId,
     id: &DeviceId,
     seen: Time,
-    pulled: Option<Stamp>,
+    (pulled, shared): (Option<Stamp>, Option<Stamp>),
 ) -> Done<()> {
-    tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled.map(|s| s.0), &space.as_str()]).await?;
+    let (pulled, shared) = (pulled.map(|s| s.0), shared.map(|s| s.0));
+    tx.execute(TOUCH, &[&id.as_str(), &seen.0, &pulled, &space.as_str(), &shared]).await?;
     Ok(())
 }
 
@@ -178,6 +181,7 @@ fn read_device(row: &Row) -> Done<Device> {
         created_at: Time(row.try_get(8)?),
         last_seen_at: row.try_get::<_, Option<i64>>(9)?.map(Time),
         pulled: row.try_get::<_, Option<i64>>(10)?.map(Stamp),
+        pulled_shared: row.try_get::<_, Option<i64>>(11)?.map(Stamp),
     })
 }
 

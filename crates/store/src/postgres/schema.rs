@@ -91,7 +91,8 @@ CREATE TABLE rw_staging (
 CREATE TABLE rw_devices (
   space text COLLATE "C" NOT NULL, id text COLLATE "C" NOT NULL, name text NOT NULL, mode text NOT NULL,
   role text NOT NULL, status smallint NOT NULL, token_hash text NOT NULL UNIQUE, metadata text NOT NULL,
-  created_at bigint NOT NULL, last_seen_at bigint, pulled bigint, PRIMARY KEY (space, id));
+  created_at bigint NOT NULL, last_seen_at bigint, pulled bigint, pulled_shared bigint,
+  PRIMARY KEY (space, id));
 CREATE TABLE rw_members (
   email text COLLATE "C" PRIMARY KEY, space text NOT NULL, role text NOT NULL, password_hash text NOT NULL,
   disabled bool NOT NULL, created_at bigint NOT NULL);

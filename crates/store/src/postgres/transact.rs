@@ -192,7 +192,7 @@ async fn decide(tx: &Tx, turn: &mut (&SpaceId, &Queues, Vec<Waiting>)) -> Done<V
             match asked {
                 Asked::Load(keys) => {
                     load(tx, space.no, &keys, &mut asking.snapshot).await?;
-                    asking.loaded(keys);
+                    asking.loaded(*keys);
                     asked = asking.next(&mut *waiting.decide)?;
                 }
                 Asked::Plan(plan) => break *plan,

@@ -19,6 +19,7 @@ const SET_DOWN: &str = "UPDATE rw_records SET stamp = ?2 WHERE no = ?1";
 const HISTORY: &str = "UPDATE rw_history SET stamp = ?2 WHERE space = ?1 AND stamp > ?2";
 const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = ?2 WHERE space = ?1 AND stamp > ?2";
 const CURSORS: &str = "UPDATE rw_devices SET pulled = ?2 WHERE space = ?1 AND pulled > ?2";
+const SHARED_CURSORS: &str = "UPDATE rw_devices SET pulled_shared = ?1 WHERE pulled_shared > ?1";
 const GAP: &str =
     "INSERT OR REPLACE INTO rw_gaps (space, begins, after, lost, epoch) VALUES (?1, ?2, ?3, ?4, ?5)";
 const UNFED: &str = "SELECT stamp, collection, id FROM rw_records WHERE space = ?1 AND up_version > 0
@@ -41,6 +42,9 @@ pub(super) fn begin(conn: &mut Conn, next: &Epoch, now: Time, restamp: bool) -> 
         }
         let Gap { after, begins, lost } = begin.gap;
         conn.db.execute(CURSORS, (&id, after.0))?;
+        if id == *SpaceId::shared() {
+            conn.db.execute(SHARED_CURSORS, [after.0])?;
+        }
         conn.db.execute(GAP, (space.no, begins.0, after.0, lost.0, space.epoch.as_str()))?;
         space.head = begin.head;
         space.purged = space.purged.min(begin.head);

@@ -217,7 +217,7 @@ fn ask(
         match asking.next(&mut |snapshot| decide(snapshot, step))? {
             Asked::Load(keys) => {
                 load(conn, space.no, &keys, &mut asking.snapshot)?;
-                asking.loaded(keys);
+                asking.loaded(*keys);
             }
             Asked::Plan(mut plan) => {
                 apply(conn, space, &mut plan)?;

@@ -1,10 +1,10 @@
 //! Loads what a decision asks for, by cached point lookups; a scan first shows what need not be looked up.
 
-use super::{audience, conn::Conn, errors::Done, outbox, rows};
+use super::{audience, conn::Conn, errors::Done, outbox, rows, space::Space};
 use crate::asking::{put_entry, take_in};
 use crate::codes;
 use ropeway_core::{
-    id::{ChangeId, Collection, DeviceId, Key, RecordId},
+    id::{ChangeId, Collection, DeviceId, Key, RecordId, SpaceId},
     plan::{Keys, Link, Print, Probe, Snapshot},
     receipt::Remembered,
     record::Record,
@@ -36,11 +36,11 @@ const SCAN_FROM: usize = 16;
 
 /// Adds what `keys` names to the snapshot.
 pub(super) fn load(conn: &mut Conn, space: i64, keys: &Keys, into: &mut Snapshot) -> Done<()> {
-    let likely = likely_records(conn, space, &keys.records)?;
-    let mut found = records(conn, space, likely.into_iter())?;
-    while !found.is_empty() {
-        let survivors = take_in(into, found);
-        found = records(conn, space, survivors.iter())?;
+    load_records(conn, space, &keys.records, into)?;
+    if !keys.shared.is_empty()
+        && let Some(shared) = Space::find(conn, &SpaceId::shared())?
+    {
+        load_records(conn, shared.no, &keys.shared, into)?;
     }
     receipts(conn, space, &keys.receipts, into)?;
     twins(conn, space, &keys.twins, into)?;
@@ -62,6 +62,17 @@ pub(super) fn load(conn: &mut Conn, space: i64, keys: &Keys, into: &mut Snapshot
     }
     for entry in outbox::by_seq(conn, space, &keys.entries)? {
         put_entry(&mut into.outbox, entry);
+    }
+    Ok(())
+}
+
+/// Adds records to the snapshot, with the survivors of those that are joined.
+fn load_records(conn: &mut Conn, space: i64, asked: &BTreeSet<Key>, into: &mut Snapshot) -> Done<()> {
+    let likely = likely_records(conn, space, asked)?;
+    let mut found = records(conn, space, likely.into_iter())?;
+    while !found.is_empty() {
+        let survivors = take_in(into, found);
+        found = records(conn, space, survivors.iter())?;
     }
     Ok(())
 }

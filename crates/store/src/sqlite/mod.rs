@@ -371,9 +371,10 @@ impl Store for SqliteStore {
         id: &DeviceId,
         seen: Time,
         pulled: Option<Stamp>,
+        shared: Option<Stamp>,
     ) -> Result<(), StoreError> {
         let (space, id) = (space.clone(), id.clone());
-        self.write(move |conn| registry::touch_device(conn, &space, &id, seen, pulled)).await
+        self.write(move |conn| registry::touch_device(conn, &space, &id, seen, (pulled, shared))).await
     }
 
     async fn add_member(&self, member: &Member) -> Result<bool, StoreError> {

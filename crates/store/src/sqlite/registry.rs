@@ -15,7 +15,8 @@ macro_rules! put {
     ($rest:literal) => {
         concat!(
             "INSERT INTO rw_devices (id, space, name, mode, role, status, token_hash, metadata, created_at, \
-             last_seen_at, pulled) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+             last_seen_at, pulled, pulled_shared) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
              ON CONFLICT (space, id) DO ",
             $rest
         )
@@ -25,13 +26,13 @@ const ADD_DEVICE: &str = put!("NOTHING");
 const PUT_DEVICE: &str = put!(
     "UPDATE SET name = excluded.name, mode = excluded.mode, role = excluded.role, status = excluded.status, \
      token_hash = excluded.token_hash, metadata = excluded.metadata, created_at = excluded.created_at, \
-     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled"
+     last_seen_at = excluded.last_seen_at, pulled = excluded.pulled, pulled_shared = excluded.pulled_shared"
 );
 macro_rules! devices {
     ($rest:literal) => {
         concat!(
             "SELECT id, space, name, mode, role, status, token_hash, metadata, created_at, last_seen_at, \
-             pulled FROM rw_devices ",
+             pulled, pulled_shared FROM rw_devices ",
             $rest
         )
     };
@@ -40,7 +41,7 @@ const DEVICES: &str = devices!("ORDER BY name, id, space");
 const DEVICE: &str = devices!("WHERE space = ?1 AND id = ?2");
 const BY_TOKEN: &str = devices!("WHERE token_hash = ?1");
 const TOUCH: &str = "UPDATE rw_devices SET last_seen_at = max(coalesce(last_seen_at, ?2), ?2),
-  pulled = coalesce(?3, pulled) WHERE space = ?4 AND id = ?1";
+  pulled = coalesce(?3, pulled), pulled_shared = coalesce(?5, pulled_shared) WHERE space = ?4 AND id = ?1";
 const PUT_MEMBER: &str = "INSERT OR REPLACE INTO rw_members
   (email, space, role, password_hash, disabled, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
 const ADD_MEMBER: &str = "INSERT OR IGNORE INTO rw_members
@@ -77,7 +78,8 @@ fn write_device(conn: &Conn, sql: &str, device: &Device) -> Done<usize> {
         device.metadata.to_string(),
         device.created_at.0,
         device.last_seen_at.map(|t| t.0),
-        device.pulled.map(|s| s.0)
+        device.pulled.map(|s| s.0),
+        device.pulled_shared.map(|s| s.0)
     ])?)
 }
 
@@ -102,9 +104,9 @@ pub(super) fn touch_device(
     space: &SpaceId,
     id: &DeviceId,
     seen: Time,
-    pulled: Option<Stamp>,
+    (pulled, shared): (Option<Stamp>, Option<Stamp>),
 ) -> Done<()> {
-    let row = (id.as_str(), seen.0, pulled.map(|s| s.0), space.as_str());
+    let row = (id.as_str(), seen.0, pulled.map(|s| s.0), space.as_str(), shared.map(|s| s.0));
     conn.db.prepare_cached(TOUCH)?.execute(row)?;
     Ok(())
 }
@@ -133,6 +135,7 @@ fn read_device(row: &Row<'_>) -> Done<Device> {
         created_at: Time(row.get(8)?),
         last_seen_at: row.get::<_, Option<i64>>(9)?.map(Time),
         pulled: row.get::<_, Option<i64>>(10)?.map(Stamp),
+        pulled_shared: row.get::<_, Option<i64>>(11)?.map(Stamp),
     })
 }
 

@@ -91,7 +91,7 @@ CREATE TABLE rw_staging (
 CREATE TABLE rw_devices (
   id TEXT NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL, role TEXT NOT NULL,
   status INTEGER NOT NULL, token_hash TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL,
-  created_at INTEGER NOT NULL, last_seen_at INTEGER, pulled INTEGER,
+  created_at INTEGER NOT NULL, last_seen_at INTEGER, pulled INTEGER, pulled_shared INTEGER,
   PRIMARY KEY (space, id)) WITHOUT ROWID;
 CREATE TABLE rw_members (
   email TEXT PRIMARY KEY, space TEXT NOT NULL, role TEXT NOT NULL, password_hash TEXT NOT NULL,

@@ -39,7 +39,7 @@ impl Shared for Transact {
             match asking.next(&mut *self.decide)? {
                 Asked::Load(keys) => {
                     load(conn, space.no, &keys, &mut asking.snapshot)?;
-                    asking.loaded(keys);
+                    asking.loaded(*keys);
                 }
                 Asked::Plan(plan) => break plan,
             }
