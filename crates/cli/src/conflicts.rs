@@ -92,7 +92,7 @@ pub(crate) async fn run(command: ConflictsCommand, opened: &Opened, output: Outp
             Ok(Exit::Done)
         }
         ConflictsCommand::Resolve(ResolveArgs { all_of: Some(epoch), keep, notes, person, role, .. }) => {
-            let desk = opened.desk(Some(person), role)?;
+            let desk = opened.desk(Some(person), role, None)?;
             resolve_all(&epoch, keep, notes, &desk, opened, output).await
         }
         ConflictsCommand::Resolve(args) => resolve(args, opened, output).await,
@@ -124,7 +124,7 @@ fn list(views: &[ConflictView], output: Output) -> Result<Exit> {
 }
 
 async fn resolve(args: ResolveArgs, opened: &Opened, output: Output) -> Result<Exit> {
-    let desk = opened.desk(Some(args.person), args.role)?;
+    let desk = opened.desk(Some(args.person), args.role, None)?;
     let data: Option<Fields> = args.merged.as_deref().map(edit::fields).transpose()?;
     let resolution = resolution(args.keep);
     let conflict = parse(&args.id.unwrap_or_default())?;

@@ -119,9 +119,8 @@ async fn integrity(opened: &Opened) -> Check {
 /// Adds every record up again and compares with the digest that the store keeps as it goes.
 async fn digest(opened: &Opened) -> Result<Check> {
     const LOOKS: usize = 5;
-    let store = opened.node.store();
     for _ in 0..LOOKS {
-        let before = store.space(&opened.space).await?;
+        let before = opened.node.state(&opened.space).await?;
         if before.filling {
             let text = "the first pull is not complete: what it brought is in nobody's sight yet";
             return Ok(Check::warn("digest", text, "run `ropeway sync` until it is, then doctor again"));
@@ -134,7 +133,7 @@ async fn digest(opened: &Opened) -> Result<Check> {
             })
             .await?;
         }
-        if store.space(&opened.space).await?.head != before.head {
+        if opened.node.state(&opened.space).await?.head != before.head {
             continue; // Somebody wrote meanwhile.
         }
         let shown = show::digest(before.digest);

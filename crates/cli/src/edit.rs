@@ -87,7 +87,11 @@ struct Line {
 
 /// Writes one record, or one a line.
 pub(crate) async fn write(args: WriteArgs, opened: &Opened, output: Output) -> Result<Exit> {
-    let desk = opened.desk(args.desk.person.clone(), args.desk.role.clone())?;
+    let desk = opened.desk(
+        args.desk.person.clone(),
+        args.desk.role.clone(),
+        args.what.first().map(String::as_str),
+    )?;
     if let Some(from) = &args.from {
         return write_lines(from, opened, &desk, output).await;
     }
@@ -113,7 +117,7 @@ pub(crate) async fn write(args: WriteArgs, opened: &Opened, output: Output) -> R
 
 /// Deletes a record.
 pub(crate) async fn delete(args: DeleteArgs, opened: &Opened, output: Output) -> Result<Exit> {
-    let desk = opened.desk(args.desk.person, args.desk.role)?;
+    let desk = opened.desk(args.desk.person, args.desk.role, Some(&args.collection))?;
     let Key { collection, id } = show::key(&args.collection, &args.id)?;
     let (op, record, fields) = (Op::Delete, Some(id), Fields::new());
     let edit = Edit { change: None, collection, record, op, fields, version: args.version };

@@ -11,10 +11,10 @@ use crate::{
 use anyhow::{Context, Result};
 use ropeway_core::{
     id::{Epoch, SpaceId},
-    profile::{self, Profile, Writes},
+    profile::{self, Profile, Role, Writes},
 };
 use ropeway_replica::{Clock, Desk, Ids, Node, NodeOptions, RandomIds, SystemClock};
-use ropeway_store::Store;
+use ropeway_store::{Store, StoreError};
 use std::{fs, path::Path, sync::Arc};
 
 /// Settings that the command line keeps in the database.
@@ -42,10 +42,21 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Who sits at the desk: the person and role named, or a role of the profile that may write everything.
-    pub(crate) fn desk(&self, person: Option<String>, role: Option<String>) -> Result<Desk> {
-        let roles = &self.node.profile().roles;
-        let all = || roles.iter().find(|(_, r)| r.write == Writes::All).map(|(name, _)| name.clone());
+    /// Who sits at the desk: the person and role named, or a role of the profile that may write everything. For a
+    /// collection that is shared, one that names it.
+    pub(crate) fn desk(
+        &self,
+        person: Option<String>,
+        role: Option<String>,
+        about: Option<&str>,
+    ) -> Result<Desk> {
+        let (profile, roles) = (self.node.profile(), &self.node.profile().roles);
+        let shared = about.filter(|collection| profile.is_shared(collection));
+        let may = |name: &str, role: &Role| match shared {
+            Some(collection) => profile.may_write(name, collection),
+            None => role.write == Writes::All,
+        };
+        let all = || roles.iter().find(|(name, role)| may(name, role)).map(|(name, _)| name.clone());
         let none = || {
             Failure::usage("the profile has no role that may write everything").next("name one with --role")
         };
@@ -99,11 +110,13 @@ pub(crate) async fn open(config: Config, absent: Absent, output: Output) -> Resu
 async fn remember_upstream(store: &dyn Store, config: &Config, begins: bool) -> Result<Option<String>> {
     let remembered = store.meta(UPSTREAM).await?;
     if begins {
-        let held = match store.open_space(&config.space).await?.digest.count {
-            0 => None,
-            count => Some(count),
+        let shared = match store.space(&SpaceId::shared()).await {
+            Ok(shared) => shared.digest.count,
+            Err(StoreError::NoSpace(_)) => 0,
+            Err(error) => return Err(error.into()),
         };
-        if let Some(count) = held {
+        let count = shared + store.open_space(&config.space).await?.digest.count;
+        if count > 0 {
             let dir = config.data_dir.display();
             let what = format!(
                 "{dir} holds {count} records that were made without an upstream: they would never be sent"

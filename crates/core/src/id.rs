@@ -77,12 +77,16 @@ macro_rules! identity {
 
 identity!(
     /// Unit of isolation, ordering and authorisation: a tenant; for IronFlow, one user.
-    SpaceId, "space", |text| name(text)
+    SpaceId, "space", |text| if text == SHARED { Ok(text.into()) } else { name(text) }
 );
+
+/// The space of what an app shares among all its spaces. No tenant can have this name.
+const SHARED: &str = "@shared";
+
 impl SpaceId {
-    /// The space of what an app shares among all its spaces. Nobody is registered in it, and no text names it.
+    /// The space of what an app shares among all its spaces: nobody is registered in it.
     pub fn shared() -> Self {
-        Self::trusted("@shared")
+        Self::trusted(SHARED)
     }
 }
 

@@ -44,7 +44,11 @@ pub fn sendable(entries: &[Entry], now: Time, limit: BatchLimit, profile: &Profi
         let follows_parent = entry.state == EntryState::Waiting && parents.iter().any(|k| taken.contains(k));
         let ready = entry.state.is_unsent() && (is_due(entry, now) || follows_parent);
         if !ready || is_held || follows_own || full {
-            held_back.extend(names);
+            // What was lost is nobody's word but a question: nothing that people do waits for its answer.
+            let asks = entry.change.lost.is_some() && entry.state.is_unsent() && entry.verdict.is_some();
+            if !asks {
+                held_back.extend(names);
+            }
             left.extend(parents.into_iter().chain(parents_of(
                 &entry.change,
                 entry.change.seen.as_ref(),

@@ -140,6 +140,11 @@ impl Node {
         if profile.sees_all(&device.role) || open {
             return Ok(true);
         }
+        if let Some(shared) = self.beside(&device.space).await?
+            && !self.inner.store.records(&shared, std::slice::from_ref(key)).await?.is_empty()
+        {
+            return Ok(true);
+        }
         let held = self.inner.store.subscriptions(&device.space, &device.id).await?;
         let rows = self.inner.store.audiences(&device.space, std::slice::from_ref(key)).await?;
         Ok(audience::sees(&audience::held(&held), &Worn::read(&rows).sight()))

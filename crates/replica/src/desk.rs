@@ -1,6 +1,6 @@
 //! Room 0, the desk: a local edit is ingest with the local person as author. It never waits for a network.
 
-use crate::{Node, ReplicaError};
+use crate::{Node, ReplicaError, shared::Parted};
 use ropeway_core::{
     change::{Author, Base, Batch, Change, Door, Grant, Op},
     doc::Fields,
@@ -63,15 +63,11 @@ impl Node {
             at: Some(self.author_time()),
         };
         let grant = Grant { door: Door::Desk, device: self.inner.device.clone(), role: desk.role.clone() };
-        let mut batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
-        let shared = match self.beside(space).await? {
-            Some(shared) if self.is_about_shared(&shared, &batch.changes[0]).await? => Some(shared),
-            beside => {
-                batch.apart = beside.is_some();
-                None
-            }
+        let batch = Batch { repeatable, ..Batch::new(grant, vec![change]) };
+        let mut receipts = match self.parted(space, batch).await? {
+            Parted::Whole(batch) => self.decide(space, Arc::new(batch)).await?.receipts,
+            Parted::Both { shared, theirs, .. } => self.decide(&shared, Arc::new(theirs.1)).await?.receipts,
         };
-        let mut receipts = self.decide(shared.as_ref().unwrap_or(space), Arc::new(batch)).await?.receipts;
         receipts.pop().ok_or_else(|| ReplicaError::Invalid("the edit was empty".into()))
     }
 }

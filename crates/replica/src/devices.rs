@@ -53,7 +53,7 @@ impl Node {
         if name.trim().is_empty() || name.len() > 200 {
             return Err(ReplicaError::Invalid("a device needs a name of 1–200 characters".into()));
         }
-        self.inner.store.space(&space).await?;
+        self.must_be_a_tenant(&space).await?;
         let id = match id {
             Some(id) => id,
             None => DeviceId::parse(&self.inner.ids.id())?,

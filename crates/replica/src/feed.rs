@@ -124,17 +124,27 @@ impl Node {
         if !page.complete || room == 0 {
             let state = self.inner.store.space(shared).await?;
             horizon(read.knows, state.purged)?;
+            same_epoch(page, &state)?;
             page.complete &= read.after >= state.head;
             page.space = crate::shared::with(page.space.clone(), &state);
             return Ok(read);
         }
         let more = self.inner.store.feed(shared, read.after, room, collections).await?;
+        same_epoch(page, &more.space)?;
         horizon(read.knows, more.space.purged)?;
         let last = more.rows.last().map_or(read.after, |row| row.stamp);
         page.complete = more.complete;
         page.space = crate::shared::with(page.space.clone(), &more.space);
         page.rows.extend(more.rows);
         Ok(read.then(if more.complete { more.space.head } else { last }, more.space.purged))
+    }
+}
+
+/// A page is of one epoch: one that began between two reads begins the pull anew.
+fn same_epoch(page: &ReaderPage, shared: &SpaceState) -> Result<(), ReplicaError> {
+    match page.space.epoch == shared.epoch {
+        true => Ok(()),
+        false => Err(ReplicaError::EpochChanged),
     }
 }
 

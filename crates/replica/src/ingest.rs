@@ -1,6 +1,9 @@
 //! Rooms 2 to 4 for changes that others push: from the door to the receipts.
 
-use crate::{Node, ReplicaError};
+use crate::{
+    Node, ReplicaError,
+    shared::{Parted, in_order},
+};
 use futures_util::future::join_all;
 use ropeway_core::{
     change::{Batch, Change, Grant},
@@ -48,19 +51,18 @@ impl Node {
                 "a push may carry {most} changes, this one carries {sent}"
             )));
         }
-        let Some(shared) = self.beside(space).await? else { return self.take_all(space, batch).await };
-        let Some([(theirs, of_app), (ours, own)]) = self.parted(&shared, &batch).await? else {
-            return self.take_all(space, Batch { apart: true, ..batch }).await;
-        };
-        let first = self.take_all(&shared, of_app).await?;
-        let second = self.take_all(space, own).await?;
-        if first.epoch != second.epoch {
-            return Err(ReplicaError::EpochChanged);
+        match self.parted(space, batch).await? {
+            Parted::Whole(batch) => self.take_all(space, batch).await,
+            Parted::Both { shared, theirs, own } => {
+                let first = self.take_all(&shared, theirs.1).await?;
+                let second = self.take_all(space, own.1).await?;
+                if first.epoch != second.epoch {
+                    return Err(ReplicaError::EpochChanged);
+                }
+                let receipts = in_order([(theirs.0, first.receipts), (own.0, second.receipts)]);
+                Ok(Taken { receipts, ..second })
+            }
         }
-        let places = theirs.into_iter().chain(ours);
-        let mut receipts: Vec<_> = places.zip(first.receipts.into_iter().chain(second.receipts)).collect();
-        receipts.sort_by_key(|(at, _)| *at);
-        Ok(Taken { receipts: receipts.into_iter().map(|(_, receipt)| receipt).collect(), ..second })
     }
 
     /// Decides what is all of one space.

@@ -32,7 +32,7 @@ impl Node {
         if !self.inner.profile.roles.contains_key(&new.role) {
             return Err(ReplicaError::Invalid(format!("the profile has no role `{}`", new.role)));
         }
-        self.inner.store.space(&new.space).await?;
+        self.must_be_a_tenant(&new.space).await?;
         let taken = |email: &str| ReplicaError::Invalid(format!("`{email}` is there already"));
         if self.members().await?.iter().any(|m| m.email == email) {
             return Err(taken(&email));

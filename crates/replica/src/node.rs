@@ -57,7 +57,7 @@ pub(crate) struct Inner {
     /// Rows that this process has purged, by kind.
     pub(crate) forgotten: Mutex<BTreeMap<&'static str, u64>>,
     /// The head of each space, for whoever waits for news.
-    heads: Mutex<BTreeMap<SpaceId, watch::Sender<Stamp>>>,
+    heads: Mutex<BTreeMap<SpaceId, Told>>,
     /// Whether news of other servers are heard.
     hears: AtomicBool,
     /// Whether what is shared is kept beside a space.
@@ -130,6 +130,9 @@ impl Node {
         self.inner.store.open_space(space).await?;
         self.must_hold_shared(space).await?;
         self.gain_audiences(space).await?;
+        if let Some(shared) = self.beside(space).await? {
+            self.gain_audiences(&shared).await?;
+        }
         let state = self.state(space).await?;
         if let Some(text) = self.head_alarm(state.head) {
             tracing::error!(%space, "{text}");
@@ -173,7 +176,7 @@ impl Node {
     /// other processes commit too, so whoever waits also polls.
     pub fn watch(&self, space: &SpaceId) -> watch::Receiver<Stamp> {
         self.hear();
-        self.head_sender(space).subscribe()
+        self.heads().entry(space.clone()).or_insert_with(Told::nothing).news.subscribe()
     }
 
     /// Hears what other servers of this node commit, as soon as anybody waits for news here.
@@ -206,19 +209,18 @@ impl Node {
     }
 
     fn raise(&self, space: &SpaceId, head: Stamp) -> bool {
-        let raise = |seen: &mut Stamp| {
-            let news = head > *seen;
-            *seen = head.max(*seen);
-            news
-        };
-        let news = self.head_sender(space).send_if_modified(raise);
-        if news && *space == SpaceId::shared() {
-            // To whoever reads any space.
-            for sender in self.heads().values() {
-                sender.send_if_modified(raise);
-            }
+        let mut all = self.heads();
+        let own = all.entry(space.clone()).or_insert_with(Told::nothing);
+        if head <= own.newest {
+            return false;
         }
-        news
+        own.newest = head;
+        own.tell(head);
+        if *space == SpaceId::shared() {
+            // To whoever reads any space.
+            all.iter().filter(|(other, _)| *other != space).for_each(|(_, told)| told.tell(head));
+        }
+        true
     }
 
     /// Notes what was purged, for whoever watches.
@@ -229,11 +231,25 @@ impl Node {
         }
     }
 
-    fn heads(&self) -> MutexGuard<'_, BTreeMap<SpaceId, watch::Sender<Stamp>>> {
+    fn heads(&self) -> MutexGuard<'_, BTreeMap<SpaceId, Told>> {
         self.inner.heads.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
 
-    fn head_sender(&self, space: &SpaceId) -> watch::Sender<Stamp> {
-        self.heads().entry(space.clone()).or_insert_with(|| watch::channel(Stamp(0)).0).clone()
+/// What is told of a space to whoever waits for it.
+pub(crate) struct Told {
+    /// The newest head of its own that was told.
+    newest: Stamp,
+    news: watch::Sender<Stamp>,
+}
+
+impl Told {
+    fn nothing() -> Self {
+        Self { newest: Stamp(0), news: watch::channel(Stamp(0)).0 }
+    }
+
+    /// Tells a new head, which is news also where that of what is shared lies ahead of it.
+    fn tell(&self, head: Stamp) {
+        self.news.send_modify(|told| *told = head.max(Stamp(told.0 + 1)));
     }
 }

@@ -8,7 +8,7 @@ use ropeway_core::{
     retention::{self, Keep, Lines, Reader},
     time::{Stamp, Time},
 };
-use ropeway_store::{DeviceStatus, Walk};
+use ropeway_store::{Device, DeviceStatus, Walk};
 use std::{collections::BTreeMap, time::Duration};
 use tokio::task::JoinHandle;
 
@@ -52,9 +52,10 @@ impl Node {
     /// Errors: [`ReplicaError::Invalid`] while the head is ahead of the clock: a clock that jumps must not
     /// make devices look long gone.
     pub async fn purge(&self, space: &SpaceId, keep: &Keep, dry: bool) -> Result<Purge, ReplicaError> {
-        let mut all = self.purge_one(space, keep, dry).await?;
+        let devices = self.inner.store.devices().await?;
+        let mut all = self.purge_one(space, &devices, keep, dry).await?;
         if let Some(shared) = self.beside(space).await? {
-            let Purge { rows, held, .. } = self.purge_one(&shared, keep, dry).await?;
+            let Purge { rows, held, .. } = self.purge_one(&shared, &devices, keep, dry).await?;
             for (what, rows) in rows {
                 *all.rows.entry(what).or_default() += rows;
             }
@@ -63,7 +64,29 @@ impl Node {
         Ok(all)
     }
 
-    async fn purge_one(&self, space: &SpaceId, keep: &Keep, dry: bool) -> Result<Purge, ReplicaError> {
+    /// Purges every space that somebody is registered in, this one, and what is shared.
+    async fn purge_all(&self, space: &SpaceId, keep: &Keep) -> Result<(), ReplicaError> {
+        let devices = self.inner.store.devices().await?;
+        let mut spaces = self.named_spaces().await?;
+        spaces.insert(space.clone());
+        spaces.extend(self.beside(space).await?);
+        for space in spaces {
+            match self.purge_one(&space, &devices, keep, false).await {
+                Ok(purge) if purge.rows.is_empty() => {}
+                Ok(purge) => tracing::info!(%space, rows = ?purge.rows, "purged what no live device needs"),
+                Err(error) => tracing::warn!(%space, %error, "nothing could be purged"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn purge_one(
+        &self,
+        space: &SpaceId,
+        devices: &[Device],
+        keep: &Keep,
+        dry: bool,
+    ) -> Result<Purge, ReplicaError> {
         let now = self.inner.clock.now();
         let ahead = self.inner.store.space(space).await?.head.time().since(now);
         if ahead > i64::try_from(HEAD_AHEAD_ALARM.as_micros()).unwrap_or(i64::MAX) {
@@ -73,7 +96,7 @@ impl Node {
             );
             return Err(ReplicaError::Invalid(text));
         }
-        let readers = self.readers(space, now).await?;
+        let readers = self.readers(space, devices, now).await?;
         let lines = retention::lines(&readers, now, keep);
         let mut rows = self.walk(space, &lines, dry).await?;
         let mut held = Vec::new();
@@ -97,13 +120,18 @@ impl Node {
 
     /// Everybody whose cursor counts: the space's devices, and the upstream for a node in the middle. What is shared
     /// is read by the devices of every space.
-    async fn readers(&self, space: &SpaceId, now: Time) -> Result<Vec<Reader>, ReplicaError> {
+    async fn readers(
+        &self,
+        space: &SpaceId,
+        devices: &[Device],
+        now: Time,
+    ) -> Result<Vec<Reader>, ReplicaError> {
         let is_shared = *space == SpaceId::shared();
-        let devices = self.inner.store.devices().await?.into_iter();
         let mut readers: Vec<Reader> = devices
+            .iter()
             .filter(|device| is_shared || device.space == *space)
             .map(|device| Reader {
-                name: (device.id.to_string(), device.name),
+                name: (device.id.to_string(), device.name.clone()),
                 read: if is_shared { device.pulled_shared } else { device.pulled },
                 seen: device.last_seen_at.unwrap_or(device.created_at),
                 active: device.status == DeviceStatus::Active,
@@ -162,16 +190,8 @@ impl Purger {
         Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(every).await;
-                let mut spaces = node.named_spaces().await.unwrap_or_default();
-                spaces.insert(space.clone());
-                for space in spaces {
-                    match node.purge(&space, &keep, false).await {
-                        Ok(purge) if purge.rows.is_empty() => {}
-                        Ok(purge) => {
-                            tracing::info!(%space, rows = ?purge.rows, "purged what no live device needs")
-                        }
-                        Err(error) => tracing::warn!(%space, %error, "nothing could be purged"),
-                    }
+                if let Err(error) = node.purge_all(&space, &keep).await {
+                    tracing::warn!(%error, "nothing could be purged");
                 }
             }
         }))

@@ -1,7 +1,10 @@
 //! Quarantine on the node that serves: a revoked device's unsent work is kept aside, and an administrator
 //! accepts it, as that device's changes, or discards it (I9).
 
-use crate::{Node, ReplicaError};
+use crate::{
+    Node, ReplicaError,
+    shared::{Parted, in_order},
+};
 use ropeway_core::{
     change::{Batch, Change},
     id::{ChangeId, DeviceId, SpaceId},
@@ -128,8 +131,19 @@ impl Node {
         QuarantineEnd { at: self.inner.clock.now(), by: by.map(str::to_owned), verdict }
     }
 
-    /// Decides a batch and writes nothing.
+    /// Decides a batch and writes nothing: what refers to a part of it that is shared shows as waiting.
     async fn rehearse(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
+        match self.parted(space, batch).await? {
+            Parted::Whole(batch) => self.rehearse_one(space, batch).await,
+            Parted::Both { shared, theirs, own } => {
+                let first = self.rehearse_one(&shared, theirs.1).await?;
+                let second = self.rehearse_one(space, own.1).await?;
+                Ok(in_order([(theirs.0, first), (own.0, second)]))
+            }
+        }
+    }
+
+    async fn rehearse_one(&self, space: &SpaceId, batch: Batch) -> Result<Vec<Receipt>, ReplicaError> {
         let answers: Arc<Mutex<Vec<Receipt>>> = Arc::default();
         let (profile, told) = (self.inner.profile.clone(), answers.clone());
         let keys = ingest::keys(&batch, &profile, self.inner.follows);

@@ -6,9 +6,10 @@ use ropeway_core::{
     change::{Batch, Change, Op},
     id::{CONFLICT, Collection, Key, RecordId, SpaceId},
     record::Record,
+    time::Stamp,
 };
 use ropeway_store::{SpaceState, StoreError};
-use std::sync::PoisonError;
+use std::{collections::BTreeSet, sync::PoisonError};
 
 impl Node {
     /// The space in which what the app shares is kept beside this one. `None`: nothing is, or this node follows,
@@ -23,12 +24,24 @@ impl Node {
             Some(apart) => apart,
             None => {
                 let apart = !self.has_followed(space).await?;
-                self.inner.store.open_space(&shared).await?;
+                if apart {
+                    self.inner.store.open_space(&shared).await?;
+                }
                 let mut all = self.inner.beside.lock().unwrap_or_else(PoisonError::into_inner);
                 *all.entry(space.clone()).or_insert(apart)
             }
         };
         Ok(apart.then_some(shared))
+    }
+
+    /// Refuses a space in which nobody is registered: one that is not there, and that of what is shared.
+    pub(crate) async fn must_be_a_tenant(&self, space: &SpaceId) -> Result<(), ReplicaError> {
+        if *space == SpaceId::shared() {
+            let text =
+                "what is shared belongs to every space: register whoever writes it in a space of their own";
+            return Err(ReplicaError::Invalid(text.into()));
+        }
+        Ok(self.inner.store.space(space).await.map(drop)?)
     }
 
     async fn has_followed(&self, space: &SpaceId) -> Result<bool, ReplicaError> {
@@ -86,6 +99,15 @@ impl Node {
         })
     }
 
+    /// The head of a space, and of what is shared beside it.
+    pub async fn newest(&self, space: &SpaceId) -> Result<(Stamp, Option<Stamp>), ReplicaError> {
+        let own = self.inner.store.space(space).await?.head;
+        Ok(match self.beside(space).await? {
+            Some(shared) => (own, Some(self.inner.store.space(&shared).await?.head)),
+            None => (own, None),
+        })
+    }
+
     /// One page of a collection that has two homes, in id order.
     pub(crate) async fn list_both(
         &self,
@@ -103,45 +125,70 @@ impl Node {
         Ok(page)
     }
 
-    /// A batch in two: what is decided about what is shared, which nothing of the spaces comes before, and the rest;
-    /// each with the places of its changes. `None`: it is all the space's own.
-    pub(crate) async fn parted(
-        &self,
-        shared: &SpaceId,
-        batch: &Batch,
-    ) -> Result<Option<[(Vec<usize>, Batch); 2]>, ReplicaError> {
-        let mut of_app = Vec::with_capacity(batch.changes.len());
-        for change in &batch.changes {
-            of_app.push(self.is_about_shared(shared, change).await?);
-        }
+    /// A batch as it is decided: what is about what is shared apart from the rest.
+    pub(crate) async fn parted(&self, space: &SpaceId, batch: Batch) -> Result<Parted, ReplicaError> {
+        let Some(shared) = self.beside(space).await? else { return Ok(Parted::Whole(batch)) };
+        let of_app = self.about_shared(&shared, &batch).await?;
         if !of_app.contains(&true) {
-            return Ok(None);
+            return Ok(Parted::Whole(Batch { apart: true, ..batch }));
         }
         let part = |wanted: bool| {
             let places: Vec<usize> = (0..of_app.len()).filter(|at| of_app[*at] == wanted).collect();
             let changes = places.iter().map(|at| batch.changes[*at].clone()).collect();
             (places, Batch { apart: !wanted, ..batch.with(changes) })
         };
-        Ok(Some([part(true), part(false)]))
+        Ok(Parted::Both { theirs: part(true), own: part(false), shared })
     }
 
-    /// Whether a change is decided beside the space. A conflict is kept with what it is about.
-    pub(crate) async fn is_about_shared(
-        &self,
-        shared: &SpaceId,
-        change: &Change,
-    ) -> Result<bool, ReplicaError> {
+    /// Which changes of a batch are decided beside the space. A conflict is kept with what it is about. What a role may
+    /// not write is refused without a look at what is shared.
+    async fn about_shared(&self, shared: &SpaceId, batch: &Batch) -> Result<Vec<bool>, ReplicaError> {
         let profile = &self.inner.profile;
-        if &*change.collection != CONFLICT {
-            return Ok(profile.is_shared(&change.collection));
+        let is_answer = |change: &&Change| &*change.collection == CONFLICT && change.op != Op::Create;
+        let keys: Vec<Key> = batch.changes.iter().filter(is_answer).map(Change::key).collect();
+        let mut open = BTreeSet::new();
+        if !keys.is_empty() {
+            open.extend(self.inner.store.records(shared, &keys).await?.into_iter().map(|(key, _)| key));
         }
-        if change.op == Op::Create {
-            let about = change.fields.get("collection").and_then(|value| value.as_str());
-            return Ok(about.is_some_and(|collection| profile.is_shared(collection)));
-        }
-        let key = Key::new(&change.collection, &change.record);
-        Ok(!self.inner.store.records(shared, &[key]).await?.is_empty())
+        let is_about = |change: &Change| match &*change.collection {
+            CONFLICT if change.op == Op::Create => {
+                let about = change.fields.get("collection").and_then(|value| value.as_str());
+                about.is_some_and(|collection| profile.is_shared(collection))
+            }
+            CONFLICT => open.contains(&change.key()),
+            collection => {
+                let may = change.lost.is_some() || profile.may_write(&batch.grant.role, collection);
+                may && profile.is_shared(collection)
+            }
+        };
+        Ok(batch.changes.iter().map(is_about).collect())
     }
+}
+
+/// Changes with their places in the batch that they came in.
+type Part = (Vec<usize>, Batch);
+
+/// A batch as it is decided.
+pub(crate) enum Parted {
+    /// At once, in the space.
+    Whole(Batch),
+    /// In two: nothing that is shared refers to anything of a space, so that goes first.
+    Both {
+        /// The space of what is shared.
+        shared: SpaceId,
+        /// What is decided there.
+        theirs: Part,
+        /// The rest.
+        own: Part,
+    },
+}
+
+/// What came of two parts, in the order of the batch that they were.
+pub(crate) fn in_order<T>(parts: [(Vec<usize>, Vec<T>); 2]) -> Vec<T> {
+    let mut all: Vec<(usize, T)> =
+        parts.into_iter().flat_map(|(at, what)| at.into_iter().zip(what)).collect();
+    all.sort_by_key(|(at, _)| *at);
+    all.into_iter().map(|(_, what)| what).collect()
 }
 
 /// A space with what is shared.

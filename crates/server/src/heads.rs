@@ -47,6 +47,7 @@ impl Heads {
     /// Raises the head until nobody waits for it any more.
     async fn follow(self, space: SpaceId, sender: watch::Sender<Stamp>) {
         let mut announced = self.node.watch(&space);
+        let mut looked = None;
         let mut poll = tokio::time::interval(self.poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -63,9 +64,17 @@ impl Heads {
                     let head = *announced.borrow_and_update();
                     sender.send_if_modified(|seen| raise(seen, head));
                 }
-                _ = poll.tick() => match self.node.state(&space).await {
-                    Ok(state) => {
-                        sender.send_if_modified(|seen| raise(seen, state.head));
+                _ = poll.tick() => match self.node.newest(&space).await {
+                    Ok(heads) => {
+                        let (own, shared) = heads;
+                        let head = shared.map_or(own, |shared| own.max(shared));
+                        sender.send_if_modified(|seen| {
+                            // The newer of the two may stand still while the other one moves.
+                            let moved = looked.is_some_and(|(then, told)| then != heads && told == *seen);
+                            let news = raise(seen, head.max(Stamp(seen.0 + i64::from(moved))));
+                            looked = Some((heads, *seen));
+                            news
+                        });
                     }
                     Err(error) => tracing::debug!(%error, "a live stream cannot read the head"),
                 },

@@ -82,7 +82,7 @@ async fn look(
     channels: &Channels,
     seen: &mut Option<Seen>,
 ) -> Result<(), ReplicaError> {
-    let (now, head) = (node.clock().now(), node.store().space(space).await?.head);
+    let (now, head) = (node.clock().now(), node.state(space).await?.head);
     let due = seen.as_ref().is_none_or(|seen| seen.head != head || now.since(seen.at) > MINUTE);
     if due {
         let count = node.conflicts_of_the_last_hour(space).await?;

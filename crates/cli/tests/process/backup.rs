@@ -15,7 +15,7 @@ pub(crate) fn verify(file: &Path) -> Ran {
 }
 
 /// A node on a server is replaced only where that is said.
-fn restore(file: &Path) -> Vec<&str> {
+pub(crate) fn restore(file: &Path) -> Vec<&str> {
     let told = (place() == Place::Server).then_some("--force");
     ["restore", path(file)].into_iter().chain(told).collect()
 }

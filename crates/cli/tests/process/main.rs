@@ -22,6 +22,7 @@ mod documented;
 mod faults;
 mod horizon;
 mod input;
+mod library;
 mod limits;
 mod line;
 mod network;

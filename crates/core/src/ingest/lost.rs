@@ -53,8 +53,10 @@ impl Work<'_> {
             return Ok(answered(change, over, Verdict::Unchanged, version, Vec::new(), Vec::new()));
         }
         let version = existing.as_ref().map_or(1, |r| r.version);
+        // A list that anybody could fill would be shown to everybody.
+        let may_say = !self.profile.is_shared(&change.collection) || self.may_write(&change.collection);
         if let Some((key, standing)) = open.iter().find(|(_, c)| says_same(c, change, lost)) {
-            let rewrites = standing.lost.as_ref().is_some_and(|l| l.version < lost.version);
+            let rewrites = may_say && standing.lost.as_ref().is_some_and(|l| l.version < lost.version);
             if rewrites {
                 let next = self.lost_conflict(case, lost, existing.as_ref(), fields.clone());
                 let next =
@@ -62,6 +64,11 @@ impl Work<'_> {
                 self.rewrite(key, &next, case)?;
             }
             return Ok(answered(change, over, Verdict::Parked, version, fields, vec![key.id.clone()]));
+        }
+        if !may_say {
+            let why = self.may_not_write(&change.collection);
+            let text = format!("{why}; it waits until a device that may hands it in");
+            return Ok(Answer::unsettled(Verdict::Waiting, change, Code::Forbidden, None, text));
         }
         if existing.is_none() {
             let ghost = super::work::new_record(Doc::of(change.fields.clone()), &change.author, case.at);
@@ -73,10 +80,6 @@ impl Work<'_> {
     }
 
     fn lost_refused(&self, change: &Change) -> Option<Answer> {
-        if self.profile.is_shared(&change.collection) && !self.may_write(&change.collection) {
-            let text = self.may_not_write(&change.collection);
-            return Some(Answer::refused(change, Code::Forbidden, None, text));
-        }
         let role = self.profile.roles.get(&self.grant.role).map(|role| &role.write);
         let writes_nothing = match role {
             Some(Writes::All) => false,

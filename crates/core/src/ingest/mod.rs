@@ -131,7 +131,13 @@ impl Answer {
         Self::unsettled(Verdict::Waiting, change, Code::ParentMissing, field, text)
     }
 
-    fn unsettled(verdict: Verdict, change: &Change, code: Code, field: Option<&str>, text: String) -> Self {
+    pub(crate) fn unsettled(
+        verdict: Verdict,
+        change: &Change,
+        code: Code,
+        field: Option<&str>,
+        text: String,
+    ) -> Self {
         let reason = Some(Reason { code, field: field.map(str::to_owned), text });
         Self { verdict, over: change.key(), version: 0, detail: Detail::default(), reason, relay: None }
     }

@@ -45,7 +45,7 @@ impl Work<'_> {
                 }
                 None => return Ok(Some(Broken::Missing { field: field.clone(), parent })),
                 Some(record) if record.state == State::Deleted => {
-                    if self.is_apart(&there) || self.is_ghost(&there, &record)? {
+                    if self.is_apart(&there) && !self.last_try || self.is_ghost(&there, &record)? {
                         return Ok(Some(Broken::Missing { field: field.clone(), parent }));
                     }
                     gone = Some(Broken::Gone { field: field.clone(), parent });

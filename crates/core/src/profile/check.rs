@@ -18,7 +18,7 @@ pub(super) fn compile(draft: Draft, mistakes: &mut Mistakes) -> Profile {
     names::check(&draft, mistakes);
     roles(&draft, mistakes);
     audience::circles(&draft.collections, mistakes);
-    shared::check(&draft.collections, mistakes);
+    shared::check(&draft, mistakes);
     let known: Vec<&str> = draft.collections.iter().map(|c| c.name.get_ref().as_str()).collect();
     let role_names: Vec<&str> = draft.roles.iter().map(|r| r.name.get_ref().as_str()).collect();
     if let Some(name) = draft.views.numbered.as_ref().filter(|n| !known.contains(&n.get_ref().as_str())) {

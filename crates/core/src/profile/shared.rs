@@ -3,7 +3,7 @@
 
 use super::{
     OnDelete,
-    draft::{CollectionDraft, ReferenceDraft},
+    draft::{CollectionDraft, Draft, ReferenceDraft},
     source::Mistakes,
 };
 
@@ -16,13 +16,23 @@ pub(super) fn is_referred_to(collection: &CollectionDraft, all: &[CollectionDraf
 }
 
 /// Notes what does not go with being shared.
-pub(super) fn check(all: &[CollectionDraft], mistakes: &mut Mistakes) {
+pub(super) fn check(draft: &Draft, mistakes: &mut Mistakes) {
+    let all = &draft.collections;
+    let is_named = |name: &String| {
+        draft.roles.iter().flat_map(|r| r.write.iter().flatten()).any(|w| w.get_ref() == name)
+    };
     let is_shared = |name: &str| all.iter().any(|c| c.name.get_ref() == name && c.shared.is_some());
     for collection in all {
         let name = collection.name.get_ref();
         if let Some(at) = collection.shared.as_ref().filter(|_| collection.audience.is_some()) {
             let why = format!("`{name}` is shared with everybody and can have no audience");
             mistakes.at(at, why);
+        }
+        if let Some(at) = collection.shared.as_ref().filter(|_| !is_named(name)) {
+            mistakes.at(
+                at,
+                format!("`{name}` is shared, and nobody may write it: a role has to name it in `write`"),
+            );
         }
         for reference in &collection.references {
             let to = reference.to.get_ref();

@@ -8,6 +8,7 @@
     reason = "a test's helpers fail loudly; not every test needs all"
 )]
 
+pub mod gym;
 pub mod pair;
 pub mod place;
 #[path = "../../../store/tests/server/mod.rs"]

@@ -26,7 +26,7 @@ pub(super) async fn ready(State(host): State<Host>) -> Result<Response, Failure>
     if host.is_draining() {
         reasons.push("the node is stopping".to_owned());
     }
-    match host.node().store().space(&host.inner.space).await {
+    match host.node().state(&host.inner.space).await {
         Ok(state) => {
             host.saw(&state.epoch);
             reasons.extend(host.node().head_alarm(state.head));
