@@ -155,17 +155,21 @@ impl World {
     }
 
     /// At rest: what the followers of a restored node held is there again, in a record or in a question
-    /// about it, unless a person gave it up, or deleted the record with it before their eyes.
+    /// about it, or above that node, which never lost it; unless a person gave it up, or deleted the record with it
+    /// before their eyes, whatever was made under its name since.
     pub(crate) async fn came_back(&self) -> Result<(), ReplicaError> {
         let awaited = std::mem::take(&mut *locked(&self.awaited));
         for Awaited { restored, follower, record, values } in awaited {
             let (there, here) = (&self.hosts[restored], &self.hosts[follower]);
             let mut found = self.everything(there).await?;
             let stands = there.image().records(&self.space, std::slice::from_ref(&record)).await?;
-            if stands.iter().all(|(_, record)| record.state == State::Deleted) {
+            let was = there.image().history(&self.space, &record).await?;
+            let is_deleted = |record: &Record| record.state == State::Deleted;
+            let stands_deleted = stands.iter().all(|(_, record)| is_deleted(record));
+            if stands_deleted || was.iter().any(|was| is_deleted(&was.record)) {
                 found.extend(locked(&self.deleted).iter());
             }
-            for above in self.above(there).filter(|_| self.is_partial(there)) {
+            for above in self.above(there) {
                 found.append(&mut self.everything(above).await?);
             }
             for entry in
