@@ -37,15 +37,26 @@ fn the_order_is_the_documented_one() {
     assert!(place(&order, "race_type") < place(&order, "race"), "CT-10");
 }
 
+/// In the order of the text, and where somebody writes it the other way round.
 #[test]
 fn parents_come_before_children() {
-    let profile = profile();
-    for (name, rules) in &profile.collections {
-        for reference in rules.references.values() {
-            assert!(place(&profile.order, &reference.to) < place(&profile.order, name), "{name}");
+    let (head, collections) = PROFILE.split_at(PROFILE.find("[collections.").unwrap());
+    let mut turned: Vec<String> = Vec::new();
+    for line in collections.lines() {
+        match line.strip_prefix("[collections.") {
+            Some(name) if !name.contains('.') => turned.push(format!("{line}\n")),
+            _ => turned.last_mut().unwrap().extend([line, "\n"]),
         }
     }
-    assert_eq!(profile.order.len(), profile.collections.len());
+    let turned = format!("{head}{}", turned.into_iter().rev().collect::<String>());
+    for profile in [profile(), parse(&turned, "turned.toml").unwrap()] {
+        for (name, rules) in &profile.collections {
+            for reference in rules.references.values() {
+                assert!(place(&profile.order, &reference.to) < place(&profile.order, name), "{name}");
+            }
+        }
+        assert_eq!(profile.order.len(), profile.collections.len());
+    }
 }
 
 fn place(order: &[String], name: &str) -> usize {

@@ -3,11 +3,11 @@
 use crate::{
     backup::{path, verify},
     cluster::Cluster,
-    rig::{self, Node, Pair, Place, put_token, wait_for},
+    rig::{self, Node, PATIENCE, Pair, Place, put_token, wait_for},
     server::{Database, alone},
 };
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::mpsc, thread::JoinHandle};
 
 macro_rules! also {
     ($($room:ident: $($test:ident),+;)+) => {
@@ -146,17 +146,43 @@ fn a_cloud_on_the_server_is_followed_by_devices_on_both_kinds_of_database() {
 fn ten_servers_start_at_once_on_an_empty_database() {
     let (dir, database) = (tempfile::tempdir().unwrap(), Database::make());
     let mut servers: Vec<Node> = (0..10).map(|n| Node::new(dir.path().join(n.to_string()))).collect();
+    let let_go = hold_up(database.url(), servers.len());
     std::thread::scope(|scope| {
         for server in &mut servers {
             server.set("DATABASE_URL", database.url());
             scope.spawn(|| server.serve(&[]));
         }
     });
+    let_go.join().unwrap();
     servers[0].write("race", "race-1", json!({ "name": "Sprint" }));
     let epochs: BTreeSet<String> = servers.iter().map(|s| s.ask(&["status"])["epoch"].to_string()).collect();
     assert_eq!(epochs.len(), 1);
     assert!(servers.iter().all(|server| server.live("race").len() == 1));
     assert!(servers.iter_mut().all(|server| server.stop() == 0));
+}
+
+/// Whoever makes the first table of a database waits until so many do: then all go on at the same moment.
+fn hold_up(url: String, servers: usize) -> JoinHandle<()> {
+    const WAIT: &str = "SELECT count(*) FROM pg_stat_activity
+      WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let (begun, begins) = mpsc::channel();
+    let holding = async move {
+        let connect = async || {
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            client
+        };
+        let (holds, looks) = (connect().await, connect().await);
+        holds.batch_execute("BEGIN; CREATE TABLE rw_schema (version int)").await.unwrap();
+        begun.send(()).unwrap();
+        let all_wait =
+            async { while looks.query_one(WAIT, &[]).await.unwrap().get::<_, i64>(0) < servers as i64 {} };
+        tokio::time::timeout(PATIENCE, all_wait).await.unwrap();
+        holds.batch_execute("ROLLBACK").await.unwrap();
+    };
+    let holding = std::thread::spawn(|| alone(holding));
+    begins.recv().unwrap();
+    holding
 }
 
 /// A wrong password, a database that is not there and one of a newer program: each is told in a sentence, with

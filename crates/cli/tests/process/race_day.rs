@@ -84,7 +84,8 @@ pub(crate) fn a_race_day_on_a_pi_without_a_network() {
     assert_eq!(pair.cloud.live("report").len(), 12, "nothing was deleted");
 }
 
-/// ISMF-135, ISMF-030, ISMF-092: the same day by a documented client: download, then one upload a type.
+/// ISMF-135, ISMF-030, ISMF-092: the same day by a documented client: download, then one upload a type. Sent again
+/// after somebody went on with it, the day is what it was known to be, and what was done since stays.
 #[test]
 pub(crate) fn a_race_day_over_the_documented_api() {
     let cloud = Cloud::new();
@@ -107,7 +108,9 @@ pub(crate) fn a_race_day_over_the_documented_api() {
     };
     assert_eq!(upload("reports"), 422, "their incidents have not come");
     assert_eq!((upload("incidents"), upload("reports")), (201, 201));
+    cloud.node.write("incident", "i0", json!({ "description": "cut the course at gate 1" }));
     assert_eq!((upload("incidents"), upload("reports")), (200, 200), "all of it again");
+    assert_eq!(cloud.node.data("incident", "i0")["description"], "cut the course at gate 1");
     is_complete(&cloud.admin);
 }
 

@@ -10,7 +10,7 @@ use ropeway_protocol::ProblemCode as P;
 use ropeway_replica::{Clock, SystemClock};
 use ropeway_store::{PostgresOptions, PostgresStore};
 use std::{sync::Arc, time::Duration};
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::timeout};
 
 /// More ask than there are connections, and those are held up: the others are told at once to come again, and
 /// when it goes on, it goes on for everybody.
@@ -35,7 +35,8 @@ async fn postgres_connections_that_are_all_taken_are_told_with_a_time_to_come_ag
         asking.spawn(async move { Answer::of(request.send().await.unwrap()).await });
     }
     for _ in CONNECTIONS..ASKING {
-        let answer = asking.join_next().await.unwrap().unwrap();
+        // Sooner than those who have a connection give up.
+        let answer = timeout(Duration::from_secs(10), asking.join_next()).await.unwrap().unwrap().unwrap();
         let problem = answer.is(P::Unavailable);
         assert_eq!((answer.status, answer.header("retry-after")), (503, "2"));
         assert!(problem["detail"].as_str().unwrap().contains("nothing was written"), "{problem}");
