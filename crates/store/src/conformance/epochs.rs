@@ -4,7 +4,7 @@ use super::{On, hand::*};
 use crate::{Device, DeviceStatus};
 use ropeway_core::{
     epoch::{Gap, serve_from},
-    id::{ChangeId, Epoch},
+    id::{ChangeId, Epoch, SpaceId},
     outbox::EntryState,
     plan::{Keys, Row, Snapshot},
     record::Upstream,
@@ -26,6 +26,19 @@ fn reader(pulled: i64) -> Device {
         pulled: Some(Stamp(pulled)),
         pulled_shared: Some(Stamp(pulled)),
     }
+}
+
+pub(super) async fn a_cursor_of_what_is_shared_is_worth_what_both_have(on: On) {
+    let store = on.open().await;
+    store.open_space(&space()).await.unwrap();
+    store.open_space(&SpaceId::shared()).await.unwrap();
+    put_all(&store, &SpaceId::shared(), vec![(key("shared"), doc("{}"))]).await;
+    let kept = store.space(&SpaceId::shared()).await.unwrap().head;
+    store.put_device(&reader(NOW.0 + 5)).await.unwrap();
+    store.begin_epoch(&epoch("two"), Time(NOW.0 + 9_000_000), false).await.unwrap();
+    let device = store.device(&space(), &device("reader")).await.unwrap().unwrap();
+    assert!(kept.0 < NOW.0 + 5);
+    assert_eq!(device.pulled_shared, Some(kept));
 }
 
 pub(super) async fn an_image_is_of_one_moment_and_begins_an_epoch(on: On) {

@@ -69,7 +69,7 @@ pub fn cases() -> Vec<Case> {
             receipts_are_found_again, prints_are_found_within_their_window, links_are_found_by_parent,
             forgotten_rows_leave_no_trace, an_idle_plan_writes_nothing, quiet_rows_reach_no_reader,
             a_faulty_plan_writes_nothing, digest_equals_a_recomputation;
-        needs: only_what_is_missing_is_loaded, asking_without_end_is_a_fault, asking_again_is_a_fault,
+        needs: only_what_is_missing_is_loaded, what_is_shared_is_read_beside_the_space, asking_without_end_is_a_fault, asking_again_is_a_fault,
             the_snapshot_is_exactly_what_was_asked, survivors_come_with_joined_records,
             a_panic_kills_nothing, clock_head_and_counters_are_given;
         feed: pages_in_stamp_order, large_records_make_short_pages, each_record_once_at_its_newest_stamp, tombstones_and_joins_are_fed,
@@ -84,7 +84,7 @@ pub fn cases() -> Vec<Case> {
             settling_without_progress_is_a_fault, staging_resumes_and_is_replaced, a_failed_step_undoes_all,
             a_first_pull_is_seen_when_it_is_complete, a_failed_portion_undoes_itself, an_empty_pull_moves_the_cursor, pulling_anew_keeps_all_but_the_cursor,
             what_does_not_come_again_is_listed;
-        epochs: an_image_is_of_one_moment_and_begins_an_epoch,
+        epochs: an_image_is_of_one_moment_and_begins_an_epoch, a_cursor_of_what_is_shared_is_worth_what_both_have,
             new_stamps_bring_the_head_back_to_the_clock_in_the_same_order, an_audit_finds_what_cannot_be_true,
             what_another_epoch_fed_is_listed;
         audiences: rows_are_kept_moved_and_purged, a_reader_is_told_what_enters_and_leaves,

@@ -3,7 +3,7 @@
 use super::{On, hand::*};
 use crate::{StoreError, Stored};
 use ropeway_core::{
-    id::ChangeId,
+    id::{ChangeId, SpaceId},
     limits::NEED_ROUNDS_MAX,
     plan::{Decision, Keys, Plan, Snapshot},
     time::{Stamp, Time},
@@ -50,6 +50,40 @@ pub(super) async fn only_what_is_missing_is_loaded(on: On) {
         }
     };
     assert_eq!(run(&store, keys(["a"]), decide).await.unwrap().rows.len(), 1);
+}
+
+pub(super) async fn what_is_shared_is_read_beside_the_space(on: On) {
+    let store = opened(&on).await;
+    let (shared, asked) =
+        (SpaceId::shared(), || Keys { shared: keys(["a", "j", "x"]).records, ..Keys::default() });
+    let none = move |snapshot: &Snapshot| {
+        assert!(snapshot.records.is_empty() && snapshot.keys.shared.len() == 3, "{snapshot:?}");
+        Draft::over(snapshot).done()
+    };
+    run(&store, asked(), none).await.unwrap();
+    store.open_space(&shared).await.unwrap();
+    put_all(&store, &shared, vec![(key("a"), doc(r#"{"of":"all"}"#))]).await;
+    let join = |snapshot: &Snapshot| {
+        let mut draft = Draft::over(snapshot);
+        draft.join(&key("j"), "a");
+        draft.done()
+    };
+    put_all(&store, &shared, vec![(key("j"), doc("{}"))]).await;
+    let wanted = keys(["j"]);
+    store.transact(&shared, NOW, wanted, Box::new(join)).await.unwrap();
+    put(&store, "a", r#"{"of":"one"}"#).await;
+    let decide = |snapshot: &Snapshot| {
+        let found: Vec<_> = snapshot.records.iter().map(|(key, r)| (&*key.id, r.data.text())).collect();
+        assert_eq!(found, [("a", r#"{"of":"all"}"#), ("j", "{}")]);
+        Draft::over(snapshot).done()
+    };
+    run(&store, asked(), decide).await.unwrap();
+    // Joined there, its survivor comes along.
+    let decide = |snapshot: &Snapshot| {
+        assert_eq!(snapshot.records.len(), 2);
+        Draft::over(snapshot).done()
+    };
+    run(&store, Keys { shared: keys(["j"]).records, ..Keys::default() }, decide).await.unwrap();
 }
 
 pub(super) async fn asking_without_end_is_a_fault(on: On) {

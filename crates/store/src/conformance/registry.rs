@@ -44,6 +44,7 @@ pub(super) async fn devices_round_trip(on: On) {
     let seen = store.device(&space(), &device("start")).await.unwrap().unwrap();
     assert_eq!(seen.status, DeviceStatus::Decommissioned, "being seen makes nobody active");
     assert_eq!((seen.last_seen_at, seen.pulled), (Some(Time(50)), Some(Stamp(7))));
+    assert_eq!(seen.pulled_shared, Some(Stamp(3)), "each source by itself");
     assert_eq!(store.devices().await.unwrap().len(), 2);
     // One id in two spaces is two devices (I11), and of several who add the same one at once one does.
     let elsewhere = Device { space: SpaceId::trusted("other"), token_hash: "another".into(), ..pi("start") };
