@@ -74,6 +74,17 @@ fn one_push_may_carry_both_and_waits_for_a_parent_that_is_not_shared_yet() {
         assert_eq!((report.verdicts.get(&Verdict::Created), report.held), (Some(&3), 0));
         gym.ann.synced(&gym.cloud.node).await;
         assert_eq!(gym.ann.data("exercise/row").await["name"], "Row");
+        // Decided in one go, the parent that is shared before what refers to it.
+        let bob = &gym.bob.enrolled.device;
+        let both = vec![
+            change(bob, "b1", edit(Create, "workout/v", json!({}))),
+            change(bob, "b2", edit(Create, "exercise/plank", json!({ "name": "Plank" }))),
+            change(bob, "b3", edit(Create, "effort/p", json!({ "workout": "v", "exercise": "plank" }))),
+        ];
+        let receipts =
+            gym.cloud.node.ingest(&gym.bob.space, gym.cloud.node.grant_of(bob), both).await.unwrap();
+        let told: Vec<_> = receipts.iter().map(|r| (&*r.change, r.verdict)).collect();
+        assert_eq!(told, ["b1", "b2", "b3"].map(|id| (id, Verdict::Created)));
         // An older push, made on what a phone had before the cloud lost it, waits and then goes through.
         let device = gym.ann.enrolled.device.clone();
         let push = async |exercise: &str| {

@@ -51,6 +51,10 @@ fn what_is_shared_is_kept_until_the_devices_of_every_space_have_read_it() {
         gym.clock.advance(DAY * 200);
         gym.bob.sync().await;
         assert_eq!(purged().await, 1, "beyond the horizon it holds nothing back");
+        let asleep =
+            gym.cloud.node.store().device(&gym.ann.space, &gym.ann.enrolled.device.id).await.unwrap();
+        let refused = gym.cloud.node.may_push(&asleep.unwrap(), None).await;
+        assert!(matches!(refused, Err(ReplicaError::ResyncRequired(_))), "{refused:?}");
         gym.ann.write(Create, "workout/w", json!({})).await;
         let back = gym.ann.synced(&gym.cloud.node).await;
         assert_eq!(back.outcome, Some(SyncOutcome::Done), "it pulled everything anew before it was decided");
