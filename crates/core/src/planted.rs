@@ -31,11 +31,17 @@ pub enum Bug {
     DroppedQuarantine,
     /// The history of a record is read without regard to its space.
     SharedHistory,
+    /// A page's cursor says more of what is shared than the page held.
+    RunawaySharedCursor,
+    /// What is shared is purged by the cursors of one space's devices.
+    SharedByOneSpace,
+    /// Whoever may write everything of a space may write what is shared.
+    SharedByAnybody,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::SkippedReceipt,
         Self::UnlockedHead,
         Self::RunawayCursor,
@@ -49,6 +55,9 @@ impl Bug {
         Self::OpenFeed,
         Self::DroppedQuarantine,
         Self::SharedHistory,
+        Self::RunawaySharedCursor,
+        Self::SharedByOneSpace,
+        Self::SharedByAnybody,
     ];
 }
 

@@ -132,11 +132,15 @@ impl Node {
         let more = self.inner.store.feed(shared, read.after, room, collections).await?;
         same_epoch(page, &more.space)?;
         horizon(read.knows, more.space.purged)?;
-        let last = more.rows.last().map_or(read.after, |row| row.stamp);
+        let reached = if more.complete || planted::has(Bug::RunawaySharedCursor) {
+            more.space.head
+        } else {
+            more.rows.last().map_or(read.after, |row| row.stamp)
+        };
         page.complete = more.complete;
         page.space = crate::shared::with(page.space.clone(), &more.space);
         page.rows.extend(more.rows);
-        Ok(read.then(if more.complete { more.space.head } else { last }, more.space.purged))
+        Ok(read.then(reached, more.space.purged))
     }
 }
 

@@ -107,6 +107,7 @@ impl World {
         };
         let shown_key = key.clone();
         let edit = &self.addressed(edit);
+        self.enters(host, edit, self.person_shares(person));
         let edit = ropeway_replica::Edit {
             change: None,
             collection: key.collection,
@@ -120,7 +121,7 @@ impl World {
             self.sees_at_desk((host.index, &shown_key, person), before, (edit.op, &edit.fields));
         }
         let fields = edit.fields.clone();
-        let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host) };
+        let desk = Desk { person: Some(person.to_owned()), role: self.role_at(host, person) };
         let answered = host.alive(node.write(&self.space, &desk, edit)).await;
         if let Some(Ok(receipt)) = &answered
             && receipt.verdict.is_settled()
@@ -131,9 +132,10 @@ impl World {
         self.done("write", answered);
     }
 
-    /// The role at a desk.
-    pub(crate) fn role_at(&self, host: &Host) -> String {
-        if host.parent.is_none() { self.roles.top.clone() } else { self.roles.field.clone() }
+    /// The role of a person at a desk.
+    fn role_at(&self, host: &Host, person: &str) -> String {
+        let roles = self.roles_of(self.person_shares(person));
+        if host.parent.is_none() { roles.top.clone() } else { roles.field.clone() }
     }
 
     /// One whole sync with its upstream, with all that happens to it.
@@ -295,7 +297,10 @@ impl World {
         if let Ok(Some((_, record))) = node.resolve_record(&self.space, &view.conflict.about()).await {
             self.chooses(record.data.fields(), &view.conflict.incoming.values);
         }
-        let desk = Desk { person: Some("var".into()), role: self.roles.top.clone() };
+        // Where something is shared, some settle who may not write it.
+        let person = if which % 5 == 4 { "bob" } else { "var" };
+        let desk =
+            Desk { person: Some("var".into()), role: self.roles_of(self.person_shares(person)).top.clone() };
         let answered = host.alive(node.resolve(&self.space, &desk, resolve)).await;
         let answered = answered.map(|a| a.map(|(receipt, _)| receipt));
         self.say(|| format!("  {} {:?} {}", view.id, view.conflict.kind, written(&answered)));

@@ -92,12 +92,12 @@ impl World {
         let Some(device) = upstream.node().revoked(&token).await? else {
             return Err(ReplicaError::Unauthenticated);
         };
-        let before = upstream.image().space(&self.space).await?;
+        let before = self.state(upstream).await?;
         let ids: Vec<ChangeId> = changes.iter().map(|change| change.id.clone()).collect();
         let kept = upstream.node().quarantine(&device, changes).await?;
         let all = usize::try_from(kept).unwrap_or(usize::MAX).min(ids.len());
         locked(&upstream.aside).extend(ids.into_iter().take(all));
-        if upstream.image().space(&self.space).await? != before {
+        if self.state(upstream).await? != before {
             self.violated("I9", format!("a barred machine moved the head of node {}", upstream.index));
         }
         let mut problem = Problem::new(ProblemCode::DeviceRevoked, "this device was revoked");

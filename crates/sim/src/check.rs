@@ -29,10 +29,13 @@ impl World {
     pub(crate) async fn sight(&self, host: &Host) -> Result<Sight, StoreError> {
         let mut records = BTreeMap::new();
         let names = self.profile.collections.keys().map(String::as_str).chain([CONFLICT]);
+        let homes = self.homes(host);
         for name in names {
             let collection = Collection::trusted(name);
-            let page = host.image().list(&self.space, &collection, None, usize::MAX).await?;
-            records.extend(page.into_iter().map(|(id, record)| (Key::new(&collection, &id), record)));
+            for home in &homes {
+                let page = host.image().list(home, &collection, None, usize::MAX).await?;
+                records.extend(page.into_iter().map(|(id, record)| (Key::new(&collection, &id), record)));
+            }
         }
         Ok(Sight { records })
     }
@@ -40,9 +43,11 @@ impl World {
     /// Asks one machine about everything that must hold at any time.
     pub(crate) async fn examine(&self, host: &Host) {
         let examined = async {
-            let state = host.image().space(&self.space).await?;
+            let state = self.state(host).await?;
             let sight = self.sight(host).await?;
+            self.ordered(host, &sight).await?;
             self.apart(host, &sight).await?;
+            self.welcome(host, &sight).await?;
             self.kept(host, &sight).await?;
             self.kept_aside(host).await?;
             if !state.filling {
@@ -88,7 +93,7 @@ impl World {
     /// With what the authors of values saw in their place: they replaced it knowingly, perhaps before it was
     /// ever sent.
     fn with_earlier(&self, found: &mut BTreeSet<Token>) {
-        let saw = locked(&self.saw);
+        let saw = locked(&self.stage.saw);
         let mut last: Vec<Token> = found.iter().copied().collect();
         while let Some(token) = last.pop() {
             last.extend(saw.get(&token).copied().flatten().filter(|earlier| found.insert(*earlier)));
@@ -104,7 +109,7 @@ impl World {
     ) -> Result<(), StoreError> {
         for (key, record) in &sight.records {
             tokens_in(record, found);
-            for was in host.image().history(&self.space, key).await? {
+            for was in self.history(host, key).await? {
                 tokens_in(&was.record, found);
             }
         }
@@ -214,7 +219,7 @@ impl World {
         let mut told = BTreeSet::new();
         for (key, record) in sight.records.iter().filter(|(key, _)| &*key.collection == CONFLICT) {
             tokens_in(record, &mut told);
-            for was in host.image().history(&self.space, key).await? {
+            for was in self.history(host, key).await? {
                 tokens_in(&was.record, &mut told);
             }
         }
@@ -222,7 +227,7 @@ impl World {
             let Some(rules) = self.profile.rules(&key.collection) else { continue };
             let parks = |name: &&String| matches!(rules.group_of(name).rule, Rule::Park);
             let mut newer = record.clone();
-            for was in host.image().history(&self.space, key).await? {
+            for was in self.history(host, key).await? {
                 let both_live = newer.is_live() && was.record.is_live();
                 for field in rules.fields.keys().filter(parks).filter(|_| both_live) {
                     let (then, now) = (token_at(&was.record, field), token_at(&newer, field));
@@ -230,8 +235,8 @@ impl World {
                         && then != now
                         && !told.contains(&then)
                         && !self.knew(now, then)
-                        && !locked(&self.chosen).contains(&(now, then))
-                        && !locked(&self.forgotten).contains(&then)
+                        && !locked(&self.stage.chosen).contains(&(now, then))
+                        && !locked(&self.stage.forgotten).contains(&then)
                     {
                         let text = format!("{key}: v{now}v replaced v{then}v, which its author never saw");
                         self.violated("I3", text);
@@ -245,7 +250,7 @@ impl World {
 
     /// Whether the author of a value had seen another one in its place, perhaps beneath values of their own.
     fn knew(&self, value: Token, other: Token) -> bool {
-        let saw = locked(&self.saw);
+        let saw = locked(&self.stage.saw);
         let mut at = Some(value);
         for _ in 0..=saw.len() {
             at = at.and_then(|token| saw.get(&token).copied().flatten());
@@ -258,7 +263,7 @@ impl World {
 
     /// Notes what the author of an edit sees in the fields that they write.
     pub(crate) fn sees(&self, before: Option<&Fields>, fields: &Fields) {
-        let mut saw = locked(&self.saw);
+        let mut saw = locked(&self.stage.saw);
         for (name, value) in fields {
             if let Some(token) = value.as_str().and_then(one_token) {
                 let there = before.and_then(|fields| fields.get(name)).and_then(|v| v.as_str());
@@ -294,7 +299,7 @@ impl World {
 
     /// Notes what somebody has before their eyes who deletes it.
     pub(crate) fn deletes(&self, seen: &Fields) {
-        locked(&self.deleted).extend(crate::ledger::tokens_of(seen));
+        locked(&self.stage.deleted).extend(crate::ledger::tokens_of(seen));
     }
 
     /// Notes what stands in the place of the values that a person chooses by an answer.
@@ -302,7 +307,7 @@ impl World {
         let token = |fields: &Fields, name| fields.get(name).and_then(|v| v.as_str()).and_then(one_token);
         for name in values.keys() {
             if let (Some(now), Some(then)) = (token(values, name), token(there, name)) {
-                locked(&self.chosen).insert((now, then));
+                locked(&self.stage.chosen).insert((now, then));
             }
         }
     }

@@ -21,10 +21,13 @@ impl World {
     pub(crate) async fn push(&self, host: &Host, client: usize, edits: &[Edit], looks: bool) {
         let slot = (host.index, client);
         if !locked(&self.clients).contains_key(&slot) {
-            let name = format!("device-{}-{client}", host.index);
+            // What is shared has one list of devices and of their changes for all spaces.
+            let elsewhere = if self.number > 0 && self.profile.has_shared() { "-elsewhere" } else { "" };
+            let name = format!("device-{}-{client}{elsewhere}", host.index);
             let id = Some(DeviceId::trusted(name.clone()));
             let is_scout = !self.setting.scouts.is_empty() && client == 1;
-            let role = if is_scout { &self.roles.scout } else { &self.roles.field };
+            let roles = self.roles_of(self.client_shares(client));
+            let role = if is_scout { &roles.scout } else { &roles.field };
             let Some(Ok(enrolled)) = host.alive(host.node().enrol(self.enrolment(&name, id, role))).await
             else {
                 return;
@@ -38,7 +41,9 @@ impl World {
         let changes = {
             let mut clients = locked(&self.clients);
             let Some(client) = clients.get_mut(&slot) else { return };
-            let edits = edits.iter().map(|edit| self.addressed(edit));
+            let may = self.client_shares(slot.1);
+            let edits =
+                edits.iter().map(|edit| self.addressed(edit)).inspect(|edit| self.enters(host, edit, may));
             let changes: Vec<Change> =
                 edits.filter_map(|edit| client.change(&edit, host.clock.now())).collect();
             for change in &changes {

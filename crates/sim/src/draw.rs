@@ -2,7 +2,7 @@
 
 use crate::{
     chance::Chance,
-    ledger::{ELSEWHERE, token},
+    ledger::{ELSEWHERE, SHARED, token},
     story::{Act, Crash, Edit, Fault, Kept, Meanwhile, Setting, Story},
     world::profile_of,
 };
@@ -24,9 +24,11 @@ const YEAR: i64 = 365 * 24 * 3_600_000;
 #[allow(clippy::expect_used, reason = "the profiles are part of this crate")]
 pub fn draw(seed: u64) -> Story {
     let setting = setting(&mut Chance::new(seed, "setting"));
+    let shared = shared(&mut Chance::new(seed, "shared"), &setting);
+    let setting = Setting { shared, ..setting };
     let profile = profile_of(&setting).expect("the profile reads");
     let mut place = Chance::new(seed, "where");
-    let setting = Setting { second: second(&mut place, &setting.parents), ..setting };
+    let setting = Setting { second: second(&mut place, &setting), ..setting };
     let mut pen = Pen::new(seed, "", &profile, &setting, 0);
     let mut acts = pen.beginning();
     let count = 15 + pen.work.index(45);
@@ -58,18 +60,27 @@ pub fn draw(seed: u64) -> Story {
     Story { seed, setting, acts }
 }
 
-/// The nodes that have to do with a second space: in one story of five, and then some of them.
-fn second(chance: &mut Chance, parents: &[Option<usize>]) -> Vec<usize> {
-    if !chance.happens(20) {
+/// The nodes that have to do with a second space: in one story of five, and then some of them. Where something is
+/// shared, in three of five.
+fn second(chance: &mut Chance, setting: &Setting) -> Vec<usize> {
+    if !chance.happens(if setting.shared.is_empty() { 20 } else { 60 }) {
         return Vec::new();
     }
     let mut second = vec![0];
-    for (node, parent) in parents.iter().enumerate() {
+    for (node, parent) in setting.parents.iter().enumerate() {
         if parent.is_some_and(|parent| second.contains(&parent)) && (node == 1 || chance.happens(70)) {
             second.push(node);
         }
     }
     second
+}
+
+/// The nodes whose devices may write what is shared: in one story of four something is, and then most of them may.
+fn shared(chance: &mut Chance, setting: &Setting) -> Vec<usize> {
+    if setting.profile == "race-logger" || !chance.happens(30) {
+        return Vec::new();
+    }
+    (0..setting.parents.len()).filter(|node| *node == 0 || chance.happens(75)).collect()
 }
 
 fn setting(chance: &mut Chance) -> Setting {
@@ -104,6 +115,7 @@ fn setting(chance: &mut Chance) -> Setting {
             tombstones_ms: *chance.one(&[1_000, HOUR / 6]),
         },
         second: Vec::new(),
+        shared: Vec::new(),
     }
 }
 
@@ -172,7 +184,7 @@ impl Taste {
             (backups, What::Backup),
             (backups / 2, What::Restore),
             (backups / 2, What::PutBack),
-            (some(4), What::Purge),
+            (if profile.has_shared() { 8 } else { some(4) }, What::Purge),
         ];
         let pool = 2 + chance.index(4);
         let faults = *chance.one(&[0, 15, 40]);
@@ -189,6 +201,11 @@ fn collections(chance: &mut Chance, profile: &Profile) -> Vec<String> {
     };
     let rich: Vec<&String> = profile.order.iter().filter(likely).collect();
     let mut wanted: Vec<String> = (0..1 + chance.index(3)).map(|_| (*chance.one(&rich)).clone()).collect();
+    if profile.has_shared() {
+        wanted.truncate(1);
+        wanted.push("reading".into());
+        wanted.push(if chance.happens(60) { "label" } else { "shelf" }.into());
+    }
     let mut at = 0;
     while at < wanted.len() {
         let rules = profile.rules(&wanted[at]);
@@ -224,6 +241,8 @@ struct Pen<'a> {
     taste: Taste,
     profile: &'a Profile,
     written: u64,
+    /// Whether what is written now is shared among the spaces.
+    of_app: bool,
 }
 
 impl<'a> Pen<'a> {
@@ -238,6 +257,7 @@ impl<'a> Pen<'a> {
             nodes: (0..setting.parents.len() + usize::from(setting.copied.is_some())).collect(),
             profile,
             written,
+            of_app: false,
         }
     }
 
@@ -306,7 +326,11 @@ impl<'a> Pen<'a> {
             What::Backup => Act::Backup { node },
             What::Restore => Act::Restore { node, restamp: self.work.happens(20) },
             What::PutBack if outermost => Act::PutBack { node: self.follower() },
-            What::Purge => Act::Purge { node },
+            What::Purge => {
+                // What is shared is forgotten at the top alone.
+                let at_top = self.profile.has_shared() && self.work.happens(60);
+                Act::Purge { node: if at_top { 0 } else { node } }
+            }
             What::Restart if outermost => Act::Restart { node },
             _ => {
                 let behind = self.work.happens(15).then(|| self.work.below(3));
@@ -362,12 +386,16 @@ impl<'a> Pen<'a> {
     fn edit(&mut self) -> Edit {
         let name = self.work.one(&self.taste.collections).clone();
         let number = self.work.index(self.taste.pool);
-        let op = self.work.weighted(&[(3, Op::Create), (6, Op::Patch), (2, Op::Delete)]);
+        // Of what is shared only this is ever deleted.
+        let goes = matches!(name.as_str(), "shelf" | "label");
+        let deletes = if goes { 7 } else { 2 };
+        let op = self.work.weighted(&[(3, Op::Create), (6, Op::Patch), (deletes, Op::Delete)]);
         self.edit_of(&name, number, op)
     }
 
     fn edit_of(&mut self, name: &str, number: usize, op: Op) -> Edit {
         let mut fields = Fields::new();
+        self.of_app = self.profile.is_shared(name);
         if let Some(rules) = self.profile.rules(name).filter(|_| op != Op::Delete) {
             let wanted = self.named(rules, op);
             for field in wanted {
@@ -403,7 +431,7 @@ impl<'a> Pen<'a> {
 
     fn fresh(&mut self) -> Value {
         self.written += 1;
-        token(self.written).into()
+        token(if self.of_app { SHARED + self.written } else { self.written }).into()
     }
 
     fn value(&mut self, rules: &Rules, name: &str, field: &Field) -> Value {

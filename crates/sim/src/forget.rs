@@ -35,7 +35,14 @@ impl World {
             for key in before.keys() {
                 values.insert(key.clone(), self.values_of(host, key).await?);
             }
-            let needed = self.unread(host, &keep).await?;
+            let needed = self.unread(host, &keep, false).await?;
+            let worlds = self.stage.worlds();
+            // What is shared is read by the devices of every space.
+            let mut needed_of_app: Option<(usize, Stamp)> = None;
+            for world in &worlds {
+                let theirs = world.unread(&world.hosts[host.index], &keep, true).await?;
+                needed_of_app = needed_of_app.into_iter().chain(theirs).min_by_key(|(_, read)| *read);
+            }
             let node = host.node();
             let purged = host.alive(node.purge(&self.space, &keep, false)).await;
             let after = self.tombstones(host).await?;
@@ -43,12 +50,12 @@ impl World {
             for (key, stamp) in before.iter().filter(|(key, _)| !after.contains_key(*key)) {
                 // What was deleted by somebody who knew it is nobody's any more.
                 let gone = values.remove(key).unwrap_or_default();
-                for ledger in std::iter::once(host).chain(self.partial_beneath(host)).map(|h| &h.ledger) {
-                    locked(ledger).values.retain(|value| !gone.contains(value));
+                for world in &worlds {
+                    world.let_go(&world.hosts[host.index], &gone);
                 }
-                self.give_up(host, &gone);
+                let needed = if self.is_beside(host, key) { needed_of_app } else { needed };
                 if host.parent.is_none() {
-                    locked(&self.forgotten).extend(&gone);
+                    locked(&self.stage.forgotten).extend(&gone);
                 }
                 if let Some((follower, read)) = needed.filter(|(_, read)| read < stamp) {
                     let text = format!(
@@ -69,9 +76,22 @@ impl World {
         }
     }
 
-    /// Who of the live followers has read least, and how far. A node whose clock was wrong may not know who
-    /// is live.
-    async fn unread(&self, host: &Host, keep: &Keep) -> Result<Option<(usize, Stamp)>, StoreError> {
+    /// What a node forgot is nobody's any more.
+    fn let_go(&self, host: &Host, gone: &BTreeSet<Token>) {
+        for ledger in std::iter::once(host).chain(self.partial_beneath(host)).map(|h| &h.ledger) {
+            locked(ledger).values.retain(|value| !gone.contains(value));
+        }
+        self.give_up(host, gone);
+    }
+
+    /// Who of the live followers has read least, and how far, of the space or of what is shared beside it. A node
+    /// whose clock was wrong may not know who is live.
+    async fn unread(
+        &self,
+        host: &Host,
+        keep: &Keep,
+        beside: bool,
+    ) -> Result<Option<(usize, Stamp)>, StoreError> {
         let epoch = host.image().space(&self.space).await?.epoch;
         let mut least: Option<(usize, Stamp)> = None;
         // Of a device and its copy either reads for both until one is told.
@@ -85,7 +105,11 @@ impl World {
                 && heard.is_some_and(|heard| heard.elapsed() + NOTED_EVERY <= keep.horizon);
             let followed = follower.image().followed(&self.space).await?;
             // What is staged is on its disk, and what it sends back as its cursor.
-            let read = followed.staged.as_deref().or(followed.token.as_deref()).and_then(stamp_of);
+            let read = followed
+                .staged
+                .as_deref()
+                .or(followed.token.as_deref())
+                .and_then(|cursor| stamp_of(cursor, beside));
             let of_this_epoch = followed.epoch.as_ref() == Some(&epoch);
             if let Some(read) = read.filter(|_| is_live && of_this_epoch)
                 && least.is_none_or(|(_, least)| read < least)
@@ -104,17 +128,21 @@ impl World {
 
     async fn values_of(&self, host: &Host, key: &Key) -> Result<BTreeSet<Token>, StoreError> {
         let mut found = BTreeSet::new();
-        for (_, record) in host.image().records(&self.space, std::slice::from_ref(key)).await? {
-            tokens(record.data.text(), &mut found);
+        for home in self.homes(host) {
+            for (_, record) in host.image().records(&home, std::slice::from_ref(key)).await? {
+                tokens(record.data.text(), &mut found);
+            }
         }
-        for was in host.image().history(&self.space, key).await? {
+        for was in self.history(host, key).await? {
             tokens(was.record.data.text(), &mut found);
         }
         Ok(found)
     }
 }
 
-/// The stamp that a cursor begins with.
-pub(crate) fn stamp_of(cursor: &str) -> Option<Stamp> {
-    cursor.split(['.', '~']).next()?.parse().ok().map(Stamp)
+/// The stamp up to which a cursor has read, of the space or of what is shared beside it.
+fn stamp_of(cursor: &str, beside: bool) -> Option<Stamp> {
+    let sources = cursor.split('.').next()?;
+    let source = sources.split('+').nth(usize::from(beside))?;
+    source.split('~').next()?.parse().ok().map(Stamp)
 }

@@ -17,8 +17,8 @@ const RETRY_FROM: usize = 3;
 const DISCARD_FROM: usize = 5;
 
 impl World {
-    /// Heals everything and asks what must hold at rest (I4, I12).
-    pub(crate) async fn heal(self: &Arc<Self>) -> Result<(), ReplicaError> {
+    /// Heals everything until it rests (I12). Whether anything moved.
+    pub(crate) async fn heal(self: &Arc<Self>) -> Result<bool, ReplicaError> {
         for host in &self.hosts {
             host.clock.set_wrong(0);
             self.say(|| format!("heal {}", host.index));
@@ -26,29 +26,24 @@ impl World {
         for host in self.hosts.iter().filter(|host| host.is_there()) {
             self.admit(host).await?;
         }
-        let mut rested = false;
         for round in 0..ROUNDS {
             tokio::time::advance(Duration::from_secs(7 * 3_600)).await;
             let mut moved = self.round(round).await?;
             // Copied while an answer was lost, both say the same once more.
             moved |= round < 2 && *locked(&self.copy) == Copied::Unnoticed;
             if self.violation().is_some() {
-                return Ok(());
+                return Ok(true);
             }
             if !moved {
-                rested = true;
-                break;
+                return Ok(round > 0);
             }
         }
-        if !rested {
-            for host in &self.hosts {
-                let queue = host.node().queue(&self.space).await?;
-                self.say(|| format!("  node {} has {queue:?}", host.index));
-            }
-            self.violated("I12", format!("after {ROUNDS} rounds of healing something still moves"));
-            return Ok(());
+        for host in &self.hosts {
+            let queue = host.node().queue(&self.space).await?;
+            self.say(|| format!("  node {} has {queue:?}", host.index));
         }
-        self.at_rest().await
+        self.violated("I12", format!("after {ROUNDS} rounds of healing something still moves"));
+        Ok(true)
     }
 
     /// Who follows somebody, the deepest first.
@@ -104,8 +99,8 @@ impl World {
         Ok(moved)
     }
 
-    /// All replicas are equal, and a further sync moves nothing.
-    async fn at_rest(self: &Arc<Self>) -> Result<(), ReplicaError> {
+    /// All replicas are equal, and a further sync moves nothing (I4, I12).
+    pub(crate) async fn at_rest(self: &Arc<Self>) -> Result<(), ReplicaError> {
         if *locked(&self.copy) == Copied::Unnoticed {
             self.violated("I3", "a machine and its copy sync side by side, and nobody is told".into());
         }
@@ -122,7 +117,7 @@ impl World {
                 continue;
             };
             let mut truth = self.dump(&self.hosts[parent]).await?;
-            let mut digest = self.hosts[parent].image().space(&self.space).await?.digest;
+            let mut digest = self.state(&self.hosts[parent]).await?.digest;
             let part = self.part_of(host).await?;
             let rule = if part.is_some() { "I11" } else { "I4" };
             if let Some((seen, its)) = part {

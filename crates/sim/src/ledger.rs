@@ -10,9 +10,12 @@ pub(crate) type Token = u64;
 /// The tokens of the second space begin here.
 pub(crate) const ELSEWHERE: Token = 1_000_000;
 
-/// Whether a value was entered in the space of this number.
+/// The tokens of what is shared among the spaces begin here.
+pub(crate) const SHARED: Token = 2_000_000;
+
+/// Whether a value may be seen in the space of this number: it was entered there, or in what is shared.
 pub(crate) fn is_of(token: Token, number: usize) -> bool {
-    (token > ELSEWHERE) == (number > 0)
+    token > SHARED || (token > ELSEWHERE) == (number > 0)
 }
 
 /// Writes a token.

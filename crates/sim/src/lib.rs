@@ -19,6 +19,7 @@ mod forget;
 mod heal;
 mod host;
 mod ledger;
+mod library;
 mod machine;
 mod parts;
 mod past;

@@ -58,15 +58,18 @@ impl Carried {
         let all = lifted(profile, sight, all);
         let mut carried = Self { own, all };
         for (key, record) in sight.records.iter().filter(|(key, _)| &*key.collection == CONFLICT) {
-            carried.all.insert(key.clone(), carried.of_conflict(record));
+            carried.all.insert(key.clone(), carried.of_conflict(profile, record));
         }
         carried
     }
 
     /// A conflict is for those who see all records that it names.
-    fn of_conflict(&self, record: &Record) -> Keys {
+    fn of_conflict(&self, profile: &Profile, record: &Record) -> Keys {
         let Some(conflict) = Conflict::read(&record.data) else { return Keys::new() };
-        let of = |named: &Key| self.all.get(named).cloned().unwrap_or_default();
+        // What is for every reader is so when it is deleted and forgotten here, too.
+        let is_open = |named: &Key| profile.rules(&named.collection).is_some_and(|r| r.audience.is_none());
+        let forgotten = |named: &Key| if is_open(named) { everybody() } else { Keys::new() };
+        let of = |named: &Key| self.all.get(named).cloned().unwrap_or_else(|| forgotten(named));
         let limited =
             conflict.names().iter().map(of).filter(|keys| !keys.contains(EVERYBODY)).collect::<Vec<_>>();
         let common = limited.into_iter().reduce(|a, b| a.intersection(&b).cloned().collect());
@@ -160,8 +163,7 @@ fn lifted(profile: &Profile, sight: &Sight, mut all: BTreeMap<Key, Keys>) -> BTr
 impl World {
     /// Whether a machine gets only a part of what its upstream has.
     pub(crate) fn is_scout(&self, index: usize) -> bool {
-        let index = if index < self.setting.parents.len() { Some(index) } else { self.setting.copied };
-        index.is_some_and(|index| self.setting.scouts.contains(&index))
+        self.stands_for(index).is_some_and(|index| self.setting.scouts.contains(&index))
     }
 
     /// Whether a machine, or one that it hangs on, gets only a part.

@@ -29,6 +29,15 @@ pub(crate) struct Awaited {
     values: BTreeSet<Token>,
 }
 
+/// The newest version of a record that a follower holds.
+struct Newest {
+    version: u64,
+    follower: usize,
+    held: Held,
+    /// Whether it is shared among the spaces.
+    of_app: bool,
+}
+
 impl World {
     /// A node goes back to its last backup and begins a new epoch. What its followers hold must come back.
     pub(crate) async fn restore(&self, host: &Host, restamp: bool) {
@@ -84,7 +93,7 @@ impl World {
     fn goes_back(&self, host: &Host) {
         host.went_back();
         if self.is_partial(host) {
-            let forgotten = locked(&self.forgotten);
+            let forgotten = locked(&self.stage.forgotten);
             locked(&host.ledger).values.retain(|value| !forgotten.contains(value));
         }
     }
@@ -117,26 +126,20 @@ impl World {
         }
     }
 
-    /// Of each record what the follower holds that has heard of its newest version: older ones are history.
+    /// Of each record what the follower holds that has heard of its newest version: older ones are history. What is
+    /// shared is heard of in all spaces.
     async fn held_by_followers(&self, host: &Host) -> Result<Vec<Awaited>, StoreError> {
-        let epoch = host.image().space(&self.space).await?.epoch;
-        let mut newest: BTreeMap<Key, (u64, usize, Held)> = BTreeMap::new();
-        for follower in self.followers_of(host) {
-            for (key, record) in self.sight(follower).await?.records {
-                let Some(upstream) = record.upstream.filter(|u| u.epoch == epoch && u.version > 0) else {
-                    continue;
-                };
-                let held =
-                    upstream.held.unwrap_or(Held { state: record.state, data: record.data, left: false });
-                if newest.get(&key).is_none_or(|(version, ..)| *version < upstream.version) {
-                    newest.insert(key, (upstream.version, follower.index, held));
+        let mut newest = self.newest(host).await?;
+        for world in self.stage.worlds().iter().filter(|world| world.number != self.number) {
+            for (key, there) in world.newest(&world.hosts[host.index]).await? {
+                if there.of_app && newest.get(&key).is_some_and(|here| here.version < there.version) {
+                    newest.remove(&key);
                 }
             }
         }
         let mut awaited = Vec::new();
-        for (record, (_, follower, held)) in
-            newest.into_iter().filter(|(_, (.., held))| held.state == State::Live)
-        {
+        let live = newest.into_iter().filter(|(_, newest)| newest.held.state == State::Live);
+        for (record, Newest { follower, held, .. }) in live {
             let mut values = BTreeSet::new();
             match &*record.collection {
                 // A question that was settled is history, and history is not handed in. Nor is what a question
@@ -154,6 +157,31 @@ impl World {
         Ok(awaited)
     }
 
+    /// Of each record the newest version of a node's that one of its followers holds and may hand in: what is shared
+    /// is taken from those only who may write it.
+    async fn newest(&self, host: &Host) -> Result<BTreeMap<Key, Newest>, StoreError> {
+        let epoch = host.image().space(&self.space).await?.epoch;
+        let mut newest: BTreeMap<Key, Newest> = BTreeMap::new();
+        for follower in self.followers_of(host) {
+            for (key, record) in self.sight(follower).await?.records {
+                let of_app = host.parent.is_none() && self.is_about_app(&key, &record);
+                let Some(upstream) = record.upstream.filter(|u| u.epoch == epoch && u.version > 0) else {
+                    continue;
+                };
+                if of_app && !self.machine_shares(follower.index) {
+                    continue;
+                }
+                let (version, follower) = (upstream.version, follower.index);
+                let held =
+                    upstream.held.unwrap_or(Held { state: record.state, data: record.data, left: false });
+                if newest.get(&key).is_none_or(|before| before.version < version) {
+                    newest.insert(key, Newest { version, follower, held, of_app });
+                }
+            }
+        }
+        Ok(newest)
+    }
+
     /// At rest: what the followers of a restored node held is there again, in a record or in a question
     /// about it, or above that node, which never lost it; unless a person gave it up, or deleted the record with it
     /// before their eyes, whatever was made under its name since.
@@ -162,12 +190,11 @@ impl World {
         for Awaited { restored, follower, record, values } in awaited {
             let (there, here) = (&self.hosts[restored], &self.hosts[follower]);
             let mut found = self.everything(there).await?;
-            let stands = there.image().records(&self.space, std::slice::from_ref(&record)).await?;
-            let was = there.image().history(&self.space, &record).await?;
+            let stands = self.sight(there).await?.records.remove(&record);
+            let was = self.history(there, &record).await?;
             let is_deleted = |record: &Record| record.state == State::Deleted;
-            let stands_deleted = stands.iter().all(|(_, record)| is_deleted(record));
-            if stands_deleted || was.iter().any(|was| is_deleted(&was.record)) {
-                found.extend(locked(&self.deleted).iter());
+            if stands.as_ref().is_none_or(is_deleted) || was.iter().any(|was| is_deleted(&was.record)) {
+                found.extend(locked(&self.stage.deleted).iter());
             }
             for above in self.above(there) {
                 found.append(&mut self.everything(above).await?);
@@ -191,7 +218,7 @@ impl World {
         let mut take = |record: &Record| tokens(record.data.text(), &mut found);
         for (key, record) in &self.sight(host).await?.records {
             take(record);
-            host.image().history(&self.space, key).await?.iter().for_each(|was| take(&was.record));
+            self.history(host, key).await?.iter().for_each(|was| take(&was.record));
         }
         Ok(found)
     }

@@ -10,8 +10,11 @@ use crate::{
     world::{Violation, World},
 };
 use ropeway_replica::ReplicaError;
-use ropeway_store::{SpaceState, Store, StoreError};
+use ropeway_store::{SpaceState, StoreError};
 use std::sync::Arc;
+
+/// Times that the spaces of a story are healed until nothing that they share moves.
+const PASSES: usize = 4;
 
 /// What came of a story.
 #[derive(Debug, Clone)]
@@ -65,15 +68,37 @@ async fn tell(worlds: &[Arc<World>], story: &Story) -> Result<(), ReplicaError> 
             return Ok(());
         }
     }
+    heal(worlds).await?;
+    worlds.iter().for_each(|world| world.say(|| world.counts()));
+    Ok(())
+}
+
+/// Heals the spaces one after the other, and where they share something until none has news for another one.
+/// Then asks what must hold at rest.
+async fn heal(worlds: &[Arc<World>]) -> Result<(), ReplicaError> {
+    let shares = worlds.len() > 1 && worlds[0].profile.has_shared();
+    for pass in 0..PASSES {
+        let mut moved = false;
+        for (number, world) in worlds.iter().enumerate() {
+            let before = others(worlds, Some(number)).await?;
+            moved |= world.heal().await?;
+            moved_nothing(worlds, &before, &Act::Wait { ms: 0 }).await?;
+            if world.violation().is_some() {
+                return Ok(());
+            }
+        }
+        if !moved || !shares {
+            break;
+        }
+        if pass + 1 == PASSES {
+            worlds[0].violated("I12", format!("healed {PASSES} times, the spaces still move one another"));
+        }
+    }
     for (number, world) in worlds.iter().enumerate() {
         let before = others(worlds, Some(number)).await?;
-        world.heal().await?;
-        if world.violation().is_some() {
-            return Ok(());
-        }
+        world.at_rest().await?;
         moved_nothing(worlds, &before, &Act::Wait { ms: 0 }).await?;
     }
-    worlds.iter().for_each(|world| world.say(|| world.counts()));
     Ok(())
 }
 
@@ -113,7 +138,7 @@ impl World {
                 host.restart().await?;
                 self.say(|| format!("  node {} starts again", host.index));
             }
-            let state = host.image().space(&self.space).await?;
+            let state = self.state(host).await?;
             let generation = host.generation().await?;
             if std::mem::replace(&mut *locked(&host.examined), generation) == generation {
                 continue;

@@ -64,6 +64,7 @@ fn fewer_nodes(best: &mut Story, breaks: &mut dyn FnMut(&Story) -> bool) {
         fewer.setting.parents.pop();
         fewer.setting.scouts.retain(|node| *node != last);
         fewer.setting.second.retain(|node| *node != last);
+        fewer.setting.shared.retain(|node| *node != last);
         fewer.acts.retain(|act| node_of(act) != Some(last));
         if !breaks(&fewer) {
             return;

@@ -5,13 +5,17 @@ use crate::{
     clock::SimClock,
     disk::StoreKind,
     host::locked,
+    ledger::Token,
     machine::Machine,
     play::Outcome,
     story::Story,
     world::{Violation, World, profile_of},
 };
 use ropeway_core::id::SpaceId;
-use std::sync::{Arc, Mutex, OnceLock, Weak, atomic::Ordering};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, OnceLock, Weak, atomic::Ordering},
+};
 use tokio::time::Instant;
 
 /// What the spaces of a story share.
@@ -19,6 +23,16 @@ pub(crate) struct Stage {
     pub(crate) machines: Vec<Arc<Machine>>,
     worlds: OnceLock<Vec<Weak<World>>>,
     found: Mutex<Vec<Violation>>,
+    /// What the author of a value saw in its place.
+    pub(crate) saw: Mutex<BTreeMap<Token, Option<Token>>>,
+    /// Values that a person chose by answering a conflict, and what stood in their place then.
+    pub(crate) chosen: Mutex<BTreeSet<(Token, Token)>>,
+    /// Values of deleted records that the top has forgotten: whoever writes there anew replaces nothing.
+    pub(crate) forgotten: Mutex<BTreeSet<Token>>,
+    /// Values that somebody saw in a record when they deleted it.
+    pub(crate) deleted: Mutex<BTreeSet<Token>>,
+    /// Values that may never be shared.
+    pub(crate) unwelcome: Mutex<BTreeSet<Token>>,
     trace: Mutex<Trace>,
 }
 
@@ -53,6 +67,11 @@ pub(crate) async fn build(kind: StoreKind, story: &Story, traced: bool) -> Resul
         machines,
         worlds: OnceLock::new(),
         found: Mutex::default(),
+        saw: Mutex::default(),
+        chosen: Mutex::default(),
+        forgotten: Mutex::default(),
+        deleted: Mutex::default(),
+        unwelcome: Mutex::default(),
         trace: Mutex::new(trace),
     });
     let mut worlds = Vec::new();

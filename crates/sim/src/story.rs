@@ -39,6 +39,9 @@ pub struct Setting {
     /// The nodes that have to do with a second space, each with its upstream; none: there is only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub second: Vec<usize>,
+    /// The nodes whose devices may write what is shared among the spaces, the top first; none: nothing is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<usize>,
     /// For how long the nodes keep what readers may still ask about.
     #[serde(default)]
     pub kept: Kept,

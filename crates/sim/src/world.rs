@@ -2,7 +2,6 @@
 
 use crate::{
     host::{Host, locked},
-    ledger::Token,
     past::Awaited,
     stage::Stage,
     story::Setting,
@@ -17,7 +16,7 @@ use ropeway_core::{
 use ropeway_replica::{Enrolment, ReplicaError};
 use serde_json::Value;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex},
 };
 
@@ -74,16 +73,10 @@ pub(crate) struct World {
     pub(crate) setting: Setting,
     pub(crate) profile: Arc<Profile>,
     pub(crate) roles: Roles,
+    /// Those of whoever may write what is shared; none where nothing is.
+    pub(crate) keepers: Roles,
     pub(crate) hosts: Vec<Host>,
     pub(crate) clients: Mutex<BTreeMap<(usize, usize), Client>>,
-    /// What the author of a value saw in its place.
-    pub(crate) saw: Mutex<BTreeMap<Token, Option<Token>>>,
-    /// Values that a person chose by answering a conflict, and what stood in their place then.
-    pub(crate) chosen: Mutex<BTreeSet<(Token, Token)>>,
-    /// Values of deleted records that the top has forgotten: whoever writes there anew replaces nothing.
-    pub(crate) forgotten: Mutex<BTreeSet<Token>>,
-    /// Values that somebody saw in a record when they deleted it.
-    pub(crate) deleted: Mutex<BTreeSet<Token>>,
     /// Values that somebody emptied at a desk, by the machine, the record, the field and the person.
     pub(crate) emptied: Mutex<BTreeMap<Place, Value>>,
     /// What followers of a restored node still hold of what it lost.
@@ -94,6 +87,14 @@ pub(crate) struct World {
 
 const WORLD: &str = include_str!("../profiles/world.toml");
 const PARTS: &str = include_str!("../profiles/parts.toml");
+const LIBRARY: &str = include_str!("../profiles/library.toml");
+/// A reader of parts of the world who may write what is shared.
+const PATHFINDER: &str = r#"
+[roles.pathfinder]
+write = ["shelf", "label", "book", "reading", NAMES]
+sees = "subscribed"
+choose = ["area"]
+"#;
 const RACE_LOGGER: &str = include_str!("../../../apps/race-logger/profile.toml");
 
 /// The profile that a setting names.
@@ -105,16 +106,30 @@ pub(crate) fn profile_of(setting: &Setting) -> Result<Profile, String> {
         "race-logger" => RACE_LOGGER.to_owned(),
         other => return Err(format!("there is no profile `{other}` here")),
     };
-    profile::parse(&source, &setting.profile).map_err(|mistakes| format!("{mistakes:?}"))
+    let parsed =
+        |source: &str| profile::parse(source, &setting.profile).map_err(|mistakes| format!("{mistakes:?}"));
+    if setting.shared.is_empty() {
+        return parsed(&source);
+    }
+    let names: Vec<String> = parsed(&source)?.order.iter().map(|name| format!("\"{name}\"")).collect();
+    let pathfinder = if setting.profile == "parts" { PATHFINDER } else { "" };
+    let joined = format!("{source}\n{}\n{pathfinder}", chosen(LIBRARY));
+    parsed(&joined.replace("NAMES", &names.join(", ")))
 }
 
-fn roles_of(profile: &Profile) -> Roles {
+/// The roles that may write what is shared, or those that may not.
+fn roles_of(profile: &Profile, shared: bool) -> Roles {
+    let writes_shared = |role: &profile::Role| match &role.write {
+        Writes::All => false,
+        Writes::Only(names) => names.iter().any(|name| profile.is_shared(name)),
+    };
     let named = |resolve: bool, sees: Sees| {
         let breadth = |role: &profile::Role| match &role.write {
             Writes::All => usize::MAX,
             Writes::Only(names) => names.len(),
         };
         let fit = profile.roles.iter().filter(|(_, role)| role.resolve == resolve && role.sees == sees);
+        let fit = fit.filter(|(_, role)| writes_shared(role) == shared);
         fit.max_by_key(|(_, role)| breadth(role)).map(|(name, _)| name.clone()).unwrap_or_default()
     };
     Roles {
@@ -143,15 +158,12 @@ impl World {
             stage: stage.clone(),
             space,
             number,
-            roles: roles_of(profile),
+            roles: roles_of(profile, false),
+            keepers: roles_of(profile, true),
             setting: setting.clone(),
             profile: profile.clone(),
             hosts,
             clients: Mutex::default(),
-            saw: Mutex::default(),
-            chosen: Mutex::default(),
-            forgotten: Mutex::default(),
-            deleted: Mutex::default(),
             emptied: Mutex::default(),
             awaited: Mutex::default(),
             copy: Mutex::default(),
@@ -174,7 +186,8 @@ impl World {
         id: Option<DeviceId>,
     ) -> Result<(), ReplicaError> {
         let upstream = self.hosts[host.parent.unwrap_or(0)].node();
-        let role = if self.is_scout(host.index) { &self.roles.scout } else { &self.roles.field };
+        let roles = self.roles_of(self.machine_shares(host.index));
+        let role = if self.is_scout(host.index) { &roles.scout } else { &roles.field };
         let enrolled = upstream.enrol(self.enrolment(name, id, role)).await?;
         *locked(&host.token) = enrolled.token;
         *locked(&host.device) = Some(enrolled.device.id);

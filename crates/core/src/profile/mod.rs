@@ -18,7 +18,10 @@ pub use parse::parse;
 pub use same::{print_of, same_text};
 pub use source::Mistake;
 
-use crate::doc::Fields;
+use crate::{
+    doc::Fields,
+    planted::{self, Bug},
+};
 use serde_json::Value;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -392,7 +395,7 @@ impl Profile {
     /// collection may write those of its space; one that is shared it has to name.
     pub fn may_write(&self, role: &str, collection: &str) -> bool {
         match self.roles.get(role).map(|role| &role.write) {
-            Some(Writes::All) => !self.is_shared(collection),
+            Some(Writes::All) => !self.is_shared(collection) || planted::has(Bug::SharedByAnybody),
             Some(Writes::Only(names)) => names.iter().any(|name| name == collection),
             None => false,
         }
