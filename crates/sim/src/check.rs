@@ -146,7 +146,10 @@ impl World {
             for (field, reference) in rules.references.iter().filter(|(_, r)| !r.optional) {
                 let named = record.data.str(field).and_then(|id| RecordId::parse(id).ok());
                 let parent = named.map(|id| Key::new(&Collection::trusted(reference.to.as_str()), &id));
-                if parent.as_ref().is_none_or(|parent| !sight.records.contains_key(parent)) {
+                // Deleted by a change on its way up, a parent is a tombstone until that is refused, or a forgotten one.
+                let is_known =
+                    |parent| sight.records.contains_key(parent) || locked(&host.buried).contains(parent);
+                if !parent.as_ref().is_some_and(is_known) {
                     let text = format!("node {} shows {key} without its `{field}` {parent:?}", host.index);
                     self.violated("I6", text);
                 }

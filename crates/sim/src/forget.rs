@@ -52,6 +52,9 @@ impl World {
                 let gone = values.remove(key).unwrap_or_default();
                 for world in &worlds {
                     world.let_go(&world.hosts[host.index], &gone);
+                    if world.number == self.number || self.is_beside(host, key) {
+                        locked(&world.hosts[host.index].buried).insert(key.clone());
+                    }
                 }
                 let needed = if self.is_beside(host, key) { needed_of_app } else { needed };
                 if host.parent.is_none() {

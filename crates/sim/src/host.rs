@@ -4,7 +4,7 @@ use crate::{ledger::Ledger, machine::Machine};
 use bytes::Bytes;
 use ropeway_core::{
     digest::Digest,
-    id::{ChangeId, DeviceId},
+    id::{ChangeId, DeviceId, Key},
     nonce::Pair,
     time::Stamp,
 };
@@ -42,6 +42,8 @@ pub(crate) struct Host {
     pub(crate) unsettled: Mutex<BTreeSet<i64>>,
     /// When its upstream heard of it last, as far as that upstream remembers.
     pub(crate) heard: Mutex<Option<Instant>>,
+    /// The deleted records that it has forgotten.
+    pub(crate) buried: Mutex<BTreeSet<Key>>,
     /// What it had acknowledged when its last backup was taken.
     backed_up: Mutex<(Ledger, BTreeSet<ChangeId>)>,
     /// That it was put back to a backup, and has not been told so yet.
@@ -78,6 +80,7 @@ impl Host {
             barred: Mutex::default(),
             aside: Mutex::default(),
             heard: Mutex::new(Some(Instant::now())),
+            buried: Mutex::default(),
             backed_up: Mutex::default(),
             put_back: Mutex::default(),
         }
@@ -92,6 +95,7 @@ impl Host {
     pub(crate) fn stands_in_for(&self, other: &Self) {
         locked(&self.token).clone_from(&locked(&other.token));
         locked(&self.device).clone_from(&locked(&other.device));
+        locked(&self.buried).clone_from(&locked(&other.buried));
         locked(&self.ledger).values.clone_from(&locked(&other.ledger).values);
     }
 
