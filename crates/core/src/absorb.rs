@@ -285,7 +285,9 @@ impl Work<'_> {
         let entries = self.entries_over(key);
         let (Some(local), entries) = (local?, entries?) else { return Ok(()) };
         let Some(upstream) = local.upstream.clone() else { return Ok(()) };
-        if partial {
+        // What is for every reader left nobody's sight: followers hear of it by its tombstone alone.
+        let is_open = self.profile.rules(&key.collection).is_some_and(|rules| rules.audience.is_none());
+        if partial && !is_open {
             return self.evict(key, Some(local), &still_laid(&entries, None));
         }
         let (by, owner) = ((local.author.clone(), local.modified_at), local.owner.clone());
