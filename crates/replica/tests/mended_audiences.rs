@@ -17,7 +17,7 @@ use ropeway_core::{
     receipt::Verdict,
     retention::Keep,
 };
-use ropeway_replica::Node;
+use ropeway_replica::{Node, SyncOptions};
 use serde_json::json;
 use std::time::Duration;
 
@@ -256,5 +256,30 @@ async fn an_edit_of_what_is_out_of_sight_for_so_long_that_it_is_forgotten_is_put
         };
         venue.cloud.resolve(&space(), &harness::desk("jury", "admin"), answer).await.unwrap();
         assert_eq!(data(&venue.cloud, "competition", "a").await["name"], "from the Pi");
+    }
+}
+
+/// I4, I10: a node in the middle that sees a part pulls anew from beyond the horizon. What is for everybody and was deleted
+/// meanwhile is deleted there too, and not only let go: followers would never hear of it.
+#[tokio::test]
+async fn what_a_part_that_is_pulled_anew_no_longer_has_is_deleted_for_its_followers() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = venue(on).await;
+        at(&venue.cloud, Create, "badge/gone", json!({"holder": "Ada"})).await;
+        at(&venue.cloud, Create, "badge/stays", json!({"holder": "Eva"})).await;
+        venue.sync().await;
+        let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
+        let token = harness::enrolled(&venue.pi, "Tablet", "device").await.token;
+        let cable = harness::Cable::new(venue.pi.clone(), token);
+        let sync = async || tablet.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
+        sync().await;
+        assert_eq!(holds(&tablet).await, "gone stays a la");
+        at(&venue.cloud, Delete, "badge/gone", json!({})).await;
+        venue.advance(Duration::from_secs(400 * 86_400));
+        assert_eq!(venue.cloud.purge(&space(), &Keep::default(), false).await.unwrap().rows["tombstones"], 1);
+        venue.sync().await;
+        assert_eq!(holds(&venue.pi).await, "stays a la");
+        let (theirs, ours) = sync().await.digests.unwrap();
+        assert_eq!((theirs, holds(&tablet).await.as_str()), (ours, "stays a la"));
     }
 }

@@ -3,6 +3,7 @@
 use super::{On, hand::*};
 use crate::{Device, DeviceStatus};
 use ropeway_core::{
+    audience::{AudienceRow, Subscription},
     epoch::{Gap, serve_from},
     id::{ChangeId, Epoch, SpaceId},
     outbox::EntryState,
@@ -89,6 +90,16 @@ pub(super) async fn new_stamps_bring_the_head_back_to_the_clock_in_the_same_orde
         store.transact(&space(), year, keys, puts(rows)).await.unwrap();
     }
     write(&store, |plan| plan.receipts.push(remembered("c", &key("r1"), plan.head))).await;
+    // What entered and left has stamps of the same sequence, and goes with them.
+    write(&store, |plan| {
+        let [entered, began, left] = [1, 2, 3].map(|after| Stamp(plan.head.0 + after));
+        let (record, audience, via) = (key("r1"), "area:a".to_owned(), None);
+        plan.audiences.push(AudienceRow { record, audience, via: via.clone(), entered, left: Some(left) });
+        let (reader, audience) = (device("reader"), "area:a".to_owned());
+        plan.subscriptions.push(Subscription { reader, audience, via, entered: began, left: None });
+        plan.head = left;
+    })
+    .await;
     store.put_device(&reader(year.0)).await.unwrap();
     let (order, head) = read_on(&*store, &space(), Stamp(0), 9).await;
     assert!(head.0 >= year.0);
@@ -99,6 +110,12 @@ pub(super) async fn new_stamps_bring_the_head_back_to_the_clock_in_the_same_orde
     let names = |rows: &[ropeway_core::plan::Fed]| rows.iter().map(|r| r.key.clone()).collect::<Vec<_>>();
     assert_eq!((names(&after), head), (names(&order), Stamp(now.0)));
     assert!(after.iter().zip(&order).all(|(a, b)| (a.version, &a.data) == (b.version, &b.data)));
+    let before = |back: i64| Stamp(now.0 - back);
+    assert_eq!(after.last().unwrap().stamp, before(3));
+    let worn = store.audiences(&space(), &[key("r1")]).await.unwrap().remove(0);
+    assert_eq!((worn.entered, worn.left), (before(2), Some(before(0))));
+    let held = store.subscriptions(&space(), &device("reader")).await.unwrap().remove(0);
+    assert_eq!((held.entered, held.left), (before(1), None));
     assert_eq!(store.audit().await.unwrap().faults, Vec::<String>::new());
     let asked = Keys { receipts: [ChangeId::trusted("c")].into(), ..Keys::default() };
     let receipts = snapshot(&store, asked).await.receipts;

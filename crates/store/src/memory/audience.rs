@@ -45,6 +45,18 @@ impl Audiences {
         }
     }
 
+    /// Shows every stamp at which something entered or left.
+    pub(super) fn each_stamp(&mut self, mut visit: impl FnMut(&mut Stamp)) {
+        for row in self.rows.values_mut().flatten() {
+            visit(&mut row.entered);
+            row.left.iter_mut().for_each(&mut visit);
+        }
+        for one in self.subscriptions.values_mut().flatten() {
+            visit(&mut one.entered);
+            one.left.iter_mut().for_each(&mut visit);
+        }
+    }
+
     /// A record's rows, those that left included.
     pub(super) fn rows_of(&self, record: &Key) -> Vec<AudienceRow> {
         self.rows.get(record).cloned().unwrap_or_default()

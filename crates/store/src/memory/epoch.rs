@@ -11,7 +11,7 @@ use ropeway_core::{
     time::{Stamp, Time},
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
 };
 
@@ -45,19 +45,26 @@ impl All {
 impl Space {
     fn begin_epoch(&mut self, now: Time, restamp: bool) -> Gap {
         let clock = Stamp(now.0);
-        let ahead: Vec<Key> =
-            self.records.iter().filter(|(_, r)| r.stamp > clock).map(|(key, _)| key.clone()).collect();
-        let kept = self.by_stamp.range(..=clock).next_back().map_or(Stamp(0), |(stamp, _)| *stamp);
+        let mut stamps: BTreeSet<Stamp> = self.by_stamp.keys().copied().collect();
+        self.audiences.each_stamp(|stamp| {
+            stamps.insert(*stamp);
+        });
+        let ahead = stamps.split_off(&Stamp(clock.0.saturating_add(1)));
+        let kept = stamps.last().copied().unwrap_or_default();
         let asked = restamp.then_some((i64::try_from(ahead.len()).unwrap_or(i64::MAX), kept));
         let begin = epoch::begin(self.head, now, asked);
         if let Some(first) = begin.restamp {
+            let anew: BTreeMap<Stamp, Stamp> = ahead.into_iter().zip((first.0..).map(Stamp)).collect();
+            let set = |stamp: &mut Stamp| *stamp = anew.get(stamp).copied().unwrap_or(*stamp);
             let lifted = self.by_stamp.split_off(&Stamp(clock.0.saturating_add(1)));
-            for ((_, key), stamp) in lifted.into_iter().zip(first.0..) {
+            for (mut stamp, key) in lifted {
+                set(&mut stamp);
                 if let Some(record) = self.records.get_mut(&key) {
-                    record.stamp = Stamp(stamp);
+                    record.stamp = stamp;
                 }
-                self.by_stamp.insert(Stamp(stamp), key);
+                self.by_stamp.insert(stamp, key);
             }
+            self.audiences.each_stamp(set);
             for record in self.history.values_mut().flatten() {
                 record.stamp = record.stamp.min(begin.head);
             }

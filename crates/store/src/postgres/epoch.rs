@@ -10,14 +10,42 @@ use ropeway_core::{
 
 const SPACES: &str = "SELECT id FROM rw_spaces ORDER BY id";
 const EPOCH: &str = "UPDATE rw_meta SET value = $1 WHERE name = '@epoch'";
-const AHEAD: &str = "SELECT count(*) FILTER (WHERE stamp > $2),
-  coalesce(max(stamp) FILTER (WHERE stamp <= $2), 0) FROM rw_records WHERE space = $1 AND id >= ''";
-/// Out of the way first: stamps are unique, and the new ones may be the old ones of other records.
-const LIFT: &str = "UPDATE rw_records SET stamp = -stamp WHERE space = $1 AND stamp > $2";
-const SET_DOWN: &str = "UPDATE rw_records r SET stamp = n.stamp
-  FROM (SELECT collection, id, $2::bigint - 1 + row_number() OVER (ORDER BY stamp DESC) AS stamp
-    FROM rw_records WHERE space = $1 AND stamp < 0) n
-  WHERE r.space = $1 AND r.collection = n.collection AND r.id = n.id";
+/// Every stamp of a space, of whatever has one.
+macro_rules! stamps {
+    () => {
+        "WITH stamps AS (SELECT stamp FROM rw_records WHERE space = $1 AND id >= ''
+          UNION SELECT entered FROM rw_audiences WHERE space = $1 AND record >= ''
+          UNION SELECT left_at FROM rw_audiences WHERE space = $1 AND left_at IS NOT NULL
+          UNION SELECT entered FROM rw_subscriptions WHERE space = $1
+          UNION SELECT left_at FROM rw_subscriptions WHERE space = $1 AND left_at IS NOT NULL)"
+    };
+}
+const AHEAD: &str = concat!(
+    stamps!(),
+    " SELECT count(*) FILTER (WHERE stamp > $2), coalesce(max(stamp) FILTER (WHERE stamp <= $2), 0) FROM stamps"
+);
+/// In one statement, whose parts all read what was there before. Records go out of the way first: their stamps are
+/// unique, and the new ones may be the old ones of others.
+const LIFT: &str = concat!(
+    stamps!(),
+    ", moved AS MATERIALIZED (SELECT stamp, $3::bigint - 1 + row_number() OVER (ORDER BY stamp) AS anew
+         FROM stamps WHERE stamp > $2),
+       audiences AS (UPDATE rw_audiences t
+         SET entered = coalesce(e.anew, k.entered), left_at = coalesce(l.anew, k.left_at)
+         FROM rw_audiences k LEFT JOIN moved e ON e.stamp = k.entered LEFT JOIN moved l ON l.stamp = k.left_at
+         WHERE k.space = $1 AND k.record >= '' AND (k.entered > $2 OR k.left_at > $2)
+           AND t.space = $1 AND t.collection = k.collection AND t.record = k.record
+           AND t.audience = k.audience AND t.via_collection = k.via_collection AND t.via = k.via),
+       subscriptions AS (UPDATE rw_subscriptions t
+         SET entered = coalesce(e.anew, k.entered), left_at = coalesce(l.anew, k.left_at)
+         FROM rw_subscriptions k LEFT JOIN moved e ON e.stamp = k.entered
+           LEFT JOIN moved l ON l.stamp = k.left_at
+         WHERE k.space = $1 AND (k.entered > $2 OR k.left_at > $2)
+           AND t.space = $1 AND t.reader = k.reader AND t.audience = k.audience
+           AND t.via_collection = k.via_collection AND t.via = k.via)
+     UPDATE rw_records r SET stamp = -moved.anew FROM moved WHERE r.space = $1 AND r.stamp = moved.stamp"
+);
+const SET_DOWN: &str = "UPDATE rw_records SET stamp = -stamp WHERE space = $1 AND stamp < 0";
 const HISTORY: &str = "UPDATE rw_history SET stamp = $2 WHERE space = $1 AND stamp > $2";
 const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = $2 WHERE space = $1 AND stamp > $2";
 const CURSORS: &str = "UPDATE rw_devices SET pulled = $2 WHERE space = $1 AND pulled > $2";
@@ -40,8 +68,8 @@ pub(super) async fn begin(tx: &Tx, next: &Epoch, now: Time, restamp: bool) -> Do
         };
         let begin = epoch::begin(space.head, now, ahead);
         if let Some(first) = begin.restamp {
-            tx.execute(LIFT, &[&space.no, &now.0]).await?;
-            tx.execute(SET_DOWN, &[&space.no, &first.0]).await?;
+            tx.execute(LIFT, &[&space.no, &now.0, &first.0]).await?;
+            tx.execute(SET_DOWN, &[&space.no]).await?;
             for sql in [HISTORY, RECEIPTS] {
                 tx.execute(sql, &[&space.no, &begin.head.0]).await?;
             }

@@ -7,15 +7,39 @@ use ropeway_core::{
     id::{Collection, Epoch, Key, RecordId, SpaceId},
     time::{Stamp, Time},
 };
+use std::collections::HashMap;
 
 const SPACES: &str = "SELECT id FROM rw_spaces";
 const EPOCH: &str = "UPDATE rw_meta SET value = ?1 WHERE name = '@epoch'";
-const AHEAD: &str = "SELECT count(*) FROM rw_records WHERE space = ?1 AND stamp > ?2";
-const KEPT: &str = "SELECT coalesce(max(stamp), 0) FROM rw_records WHERE space = ?1 AND stamp <= ?2";
+const AHEAD: &str = "SELECT stamp FROM rw_records WHERE space = ?1 AND stamp > ?2
+  UNION SELECT entered FROM rw_audiences WHERE space = ?1 AND entered > ?2
+  UNION SELECT left_at FROM rw_audiences WHERE space = ?1 AND left_at > ?2
+  UNION SELECT entered FROM rw_subscriptions WHERE space = ?1 AND entered > ?2
+  UNION SELECT left_at FROM rw_subscriptions WHERE space = ?1 AND left_at > ?2 ORDER BY 1";
+const KEPT: &str = "SELECT max(
+  coalesce((SELECT max(stamp) FROM rw_records WHERE space = ?1 AND stamp <= ?2), 0),
+  coalesce((SELECT max(entered) FROM rw_audiences WHERE space = ?1 AND entered <= ?2), 0),
+  coalesce((SELECT max(left_at) FROM rw_audiences WHERE space = ?1 AND left_at <= ?2), 0),
+  coalesce((SELECT max(entered) FROM rw_subscriptions WHERE space = ?1 AND entered <= ?2), 0),
+  coalesce((SELECT max(left_at) FROM rw_subscriptions WHERE space = ?1 AND left_at <= ?2), 0))";
 /// Out of the way first: stamps are unique, and the new ones may be the old ones of other records.
 const LIFT: &str = "UPDATE rw_records SET stamp = -stamp WHERE space = ?1 AND stamp > ?2";
-const LIFTED: &str = "SELECT no FROM rw_records WHERE space = ?1 AND stamp < 0 ORDER BY stamp DESC";
+const LIFTED: &str = "SELECT no, -stamp FROM rw_records WHERE space = ?1 AND stamp < 0";
 const SET_DOWN: &str = "UPDATE rw_records SET stamp = ?2 WHERE no = ?1";
+macro_rules! moves {
+    ($table:literal) => {
+        (
+            concat!(
+                "SELECT no, entered, left_at FROM ",
+                $table,
+                " WHERE space = ?1 AND (entered > ?2 OR left_at > ?2)"
+            ),
+            concat!("UPDATE ", $table, " SET entered = ?2, left_at = ?3 WHERE no = ?1"),
+        )
+    };
+}
+/// Rows that say when something entered and left, and how they are set.
+const MOVES: [(&str, &str); 2] = [moves!("rw_audiences"), moves!("rw_subscriptions")];
 const HISTORY: &str = "UPDATE rw_history SET stamp = ?2 WHERE space = ?1 AND stamp > ?2";
 const RECEIPTS: &str = "UPDATE rw_receipts SET stamp = ?2 WHERE space = ?1 AND stamp > ?2";
 const CURSORS: &str = "UPDATE rw_devices SET pulled = ?2 WHERE space = ?1 AND pulled > ?2";
@@ -33,9 +57,14 @@ pub(super) fn begin(conn: &mut Conn, next: &Epoch, now: Time, restamp: bool) -> 
     for id in spaces {
         let mut space = Space::read(conn, &SpaceId::trusted(id.as_str()))?;
         let ahead = restamp.then(|| ahead(conn, space.no, now)).transpose()?;
-        let begin = epoch::begin(space.head, now, ahead);
+        let (stamps, asked) = ahead.map_or((Vec::new(), None), |(stamps, kept)| {
+            let count = i64::try_from(stamps.len()).unwrap_or(i64::MAX);
+            (stamps, Some((count, kept)))
+        });
+        let begin = epoch::begin(space.head, now, asked);
         if let Some(first) = begin.restamp {
-            restamp_from(conn, space.no, now, first)?;
+            let anew: HashMap<i64, i64> = stamps.into_iter().zip(first.0..).collect();
+            restamp_by(conn, space.no, now, &anew)?;
             for sql in [HISTORY, RECEIPTS] {
                 conn.db.execute(sql, (space.no, begin.head.0))?;
             }
@@ -85,19 +114,36 @@ pub(super) fn unfed(
     Ok(found)
 }
 
-fn ahead(conn: &Conn, space: i64, now: Time) -> Done<(i64, Stamp)> {
-    let count = conn.db.query_row(AHEAD, (space, now.0), |r| r.get(0))?;
+/// The stamps that lie ahead of the clock, of whatever has one, in order; and the newest that does not.
+fn ahead(conn: &Conn, space: i64, now: Time) -> Done<(Vec<i64>, Stamp)> {
+    let mut stmt = conn.db.prepare(AHEAD)?;
+    let ahead = stmt.query_map((space, now.0), |r| r.get(0))?.collect::<Result<_, _>>()?;
     let kept = conn.db.query_row(KEPT, (space, now.0), |r| r.get(0))?;
-    Ok((count, Stamp(kept)))
+    Ok((ahead, Stamp(kept)))
 }
 
-fn restamp_from(conn: &Conn, space: i64, now: Time, first: Stamp) -> Done<()> {
+fn restamp_by(conn: &Conn, space: i64, now: Time, anew: &HashMap<i64, i64>) -> Done<()> {
+    let set = |stamp: i64| anew.get(&stamp).copied().unwrap_or(stamp);
     conn.db.execute(LIFT, (space, now.0))?;
-    let lifted: Vec<i64> =
-        conn.db.prepare(LIFTED)?.query_map([space], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    let lifted: Vec<(i64, i64)> = conn
+        .db
+        .prepare(LIFTED)?
+        .query_map([space], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<Result<_, _>>()?;
     let mut stmt = conn.db.prepare(SET_DOWN)?;
-    for (no, stamp) in lifted.into_iter().zip(first.0..) {
-        stmt.execute((no, stamp))?;
+    for (no, stamp) in lifted {
+        stmt.execute((no, set(stamp)))?;
+    }
+    for (ask, put) in MOVES {
+        let moved: Vec<(i64, i64, Option<i64>)> = conn
+            .db
+            .prepare(ask)?
+            .query_map((space, now.0), |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+            .collect::<Result<_, _>>()?;
+        let mut stmt = conn.db.prepare(put)?;
+        for (no, entered, left) in moved {
+            stmt.execute((no, set(entered), left.map(set)))?;
+        }
     }
     Ok(())
 }
