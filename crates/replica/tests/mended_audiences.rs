@@ -283,3 +283,30 @@ async fn what_a_part_that_is_pulled_anew_no_longer_has_is_deleted_for_its_follow
         assert_eq!((theirs, holds(&tablet).await.as_str()), (ours, "stays a la"));
     }
 }
+
+/// A tombstone that came before the one of its parent, in another portion of a first pull: whose question about it is
+/// whose, a node in the middle knows all the same.
+#[tokio::test]
+async fn a_question_about_what_was_deleted_before_its_parent_reaches_whom_it_is_for() {
+    for on in [On::Memory, On::Sqlite] {
+        let venue = Venue::of(on, PROFILE, "venue").await;
+        choose(&venue, true).await;
+        at(&venue.cloud, Create, "competition/a", json!({"name": "a"})).await;
+        at(&venue.cloud, Create, "race/r", json!({"competition": "a", "name": "one"})).await;
+        at(&venue.cloud, Delete, "race/r", json!({})).await;
+        at(&venue.cloud, Delete, "competition/a", json!({})).await;
+        *venue.cable.page.lock().unwrap() = 1;
+        venue.sync().await;
+        let tablet = harness::node(On::Memory, &venue.ground, PROFILE, "tablet", true, &venue.clock).await;
+        let enrolled = harness::enrolled(&venue.pi, "Tablet", "venue").await;
+        venue.pi.subscribe(&enrolled.device, "competition:a", true).await.unwrap();
+        let cable = harness::Cable::new(venue.pi.clone(), enrolled.token);
+        assert_eq!(at(&venue.pi, Patch, "race/r", json!({"name": "two"})).await, Verdict::Parked);
+        venue.sync().await;
+        let report = tablet.sync(&space(), &cable, &SyncOptions::default(), &|_| {}).await.unwrap();
+        let (theirs, ours) = report.digests.unwrap();
+        assert_eq!(theirs, ours);
+        let open = async |node: &Node| node.conflicts(&space(), true).await.unwrap().len();
+        assert_eq!((open(&venue.cloud).await, open(&venue.pi).await, open(&tablet).await), (1, 1, 1));
+    }
+}

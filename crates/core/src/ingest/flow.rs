@@ -337,7 +337,7 @@ impl Work<'_> {
         let mut seen = everybody();
         for named in conflict.names() {
             let keys = match self.is_restricted(&named.collection) {
-                true => self.worn(flow, &named)?.keys().into_iter().map(str::to_owned).collect(),
+                true => self.keys_of_named(flow, &named)?,
                 false => everybody(),
             };
             seen = match (seen.contains(EVERYBODY), keys.contains(EVERYBODY)) {
@@ -347,6 +347,16 @@ impl Work<'_> {
             };
         }
         Ok(seen)
+    }
+
+    /// The keys of a record that a conflict names. A tombstone may have come before the parents that it has its keys
+    /// from, and nothing leads from them to it: then by what it says itself.
+    fn keys_of_named(&mut self, flow: &mut Flow, named: &Key) -> Step<BTreeSet<String>> {
+        let keys: BTreeSet<String> = self.worn(flow, named)?.keys().into_iter().map(str::to_owned).collect();
+        match self.current(named)?.filter(|record| keys.is_empty() && record.state == State::Deleted) {
+            Some(tombstone) => self.base(flow, named, &tombstone),
+            None => Ok(keys),
+        }
     }
 
     /// Whoever sees a record now that did not, or no longer, is to see so of its conflicts.
