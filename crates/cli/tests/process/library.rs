@@ -113,7 +113,7 @@ pub(crate) fn two_athletes_share_a_library_and_nothing_else() {
     settled(&cloud, &[(&ann, "ann"), (&bob, "bob"), (&watch, "ann")]);
     assert_eq!((cloud.live("exercise").len(), watch.live("exercise").len()), (13, 13));
     assert!(!held(&watch, "ann").contains("bob-") && !held(&bob, "bob").contains("\"w0\""));
-    let refused = ann.run(&["write", "exercise", "mine", r#"{"name":"Mine"}"#]);
+    let refused = ann.run(&["write", "exercise", "mine", r#"{"name":"Mine"}"#, "--role", "athlete"]);
     assert!(refused.code == 1 && refused.to_string().contains("has to name it"), "{refused}");
 
     // Two librarians contradict each other; everybody is told, and everybody is told how it ended.
